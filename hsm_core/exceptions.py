@@ -1,0 +1,114 @@
+"""Every error hsm raises, named by what the caller can do about it.
+
+HsmError
+  ConfigError          the configuration is wrong; nothing was started
+  SelectionError       --sources names something that does not exist
+  SnapshotError        the code or configuration could not be frozen
+  SweepError           about one sweep directory
+    SweepExists        the directory holds a sweep already
+    SweepNotFound      no sweep of that id
+    SweepBusy          another launcher owns the sweep
+    SweepChanged       a resume whose configuration differs from the recorded one
+    Superseded         a newer launcher took the sweep over; this one must stop
+    JournalError       the journal is corrupt, torn in the middle or of a newer format
+  SweepStopped         the sweep ended before all tasks did
+    SweepInterrupted   by a signal or `hsm cancel`
+    FailFast           by `fail_fast`
+    NoSourceLeft       no source can take the remaining tasks
+  SourceError          a source could not be started
+    Rejected           the source will never take this submission
+    Unavailable        the source can't take it now: later, or elsewhere
+  TaskError            a task failed and its own exception can't be rebuilt here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HsmError(Exception):
+    """Base of all errors of hsm. Its text is meant for people."""
+
+
+class ConfigError(HsmError):
+    """The configuration is wrong; nothing was started.
+
+    `problems` holds all that was found, one line each, with its place.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        head = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"{head} in the configuration of hsm:\n" + "\n".join(f"  {p}" for p in self.problems))
+
+
+class SelectionError(HsmError):
+    """`--sources` names something that does not exist, twice, or of another type."""
+
+
+class SnapshotError(HsmError):
+    """The code or configuration could not be frozen for the sweep."""
+
+
+class SweepError(HsmError):
+    """Something is wrong with one sweep or its directory."""
+
+
+class SweepExists(SweepError):
+    """The directory holds a sweep already."""
+
+
+class SweepNotFound(SweepError):
+    """No sweep of that id is known."""
+
+
+class SweepBusy(SweepError):
+    """Another launcher owns the sweep."""
+
+
+class SweepChanged(SweepError):
+    """A resume whose configuration differs from the recorded one."""
+
+
+class Superseded(SweepError):
+    """A newer launcher took the sweep over; this one must stop without writing."""
+
+
+class JournalError(SweepError):
+    """The journal is corrupt, or of a newer format than this hsm reads."""
+
+
+class SweepStopped(HsmError):
+    """The sweep ended before all of its tasks did; it can be completed later."""
+
+
+class SweepInterrupted(SweepStopped):
+    """The sweep was ended by a signal or by `hsm cancel`. `signum` is 0 for the latter."""
+
+    def __init__(self, message: str, signum: int = 0) -> None:
+        self.signum = signum
+        super().__init__(message)
+
+
+class FailFast(SweepStopped):
+    """As many tasks failed as `fail_fast` allows."""
+
+
+class NoSourceLeft(SweepStopped):
+    """No source can take the remaining tasks."""
+
+
+class SourceError(HsmError):
+    """A source could not be started, or does not answer as it should."""
+
+
+class Rejected(SourceError):
+    """The source will never take this submission: the same one always fails."""
+
+
+class Unavailable(SourceError):
+    """The source can't take it now; later or elsewhere it may work."""
+
+
+class TaskError(HsmError):
+    """A task failed; stands in where its own exception can't be rebuilt in the launcher."""

@@ -1,0 +1,262 @@
+"""The state of a sweep: what its events add up to.
+
+`apply` is the only code that changes a `SweepState`. It is deterministic and does no I/O, so a
+replayed journal equals the state the launcher had. It changes the state in place and returns
+it: a copy per event would make a sweep of N tasks cost N squared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hsm_core import events as ev
+from hsm_core.task import Outcome, TaskState
+
+
+@dataclass
+class AttemptRecord:
+    """An attempt as the journal tells it. Times are the journal's, seconds since 1970."""
+
+    number: int
+    epoch: int
+    source: str
+    submitted_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    host: str | None = None
+    pid: int | None = None
+    output_dir: str | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass
+class TaskRecord:
+    """A task and its latest attempt."""
+
+    index: int
+    key: str
+    overrides: tuple[str, ...]
+    state: TaskState = TaskState.PENDING
+    attempt: AttemptRecord | None = None
+    """the current attempt, or the last one when the task is pending or ended"""
+    failures: Counter[str] = field(default_factory=Counter)
+    """failed attempts by cause"""
+    lost_on: tuple[str, ...] = ()
+    """`host (source)` of every lost attempt, in order"""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the task ended; None while it has not."""
+        return self.attempt.outcome if self.attempt is not None and self.state.terminal else None
+
+
+@dataclass
+class SourceRecord:
+    """A source and what it did in this sweep."""
+
+    name: str
+    type: str
+    slots: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    active: int = 0
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    busy_seconds: float = 0.0
+    """sum of the durations of ended attempts"""
+    down: str | None = None
+    """why it can't run tasks now"""
+    disabled: str | None = None
+    """why it was taken out"""
+
+
+@dataclass
+class SweepState:
+    id: str = ""
+    started: ev.SweepStarted | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    status: str = "empty"
+    """empty, running, finished, interrupted or stopped"""
+    reason: str = ""
+    epoch: int = 0
+    planned: int = 0
+    """tasks the sweepers announced"""
+    tasks: dict[int, TaskRecord] = field(default_factory=dict)
+    sources: dict[str, SourceRecord] = field(default_factory=dict)
+    counts: Counter[TaskState] = field(default_factory=Counter)
+    stale: int = 0
+    last_event_at: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Tasks known or announced, whichever is more."""
+        return max(self.planned, len(self.tasks))
+
+    @property
+    def ended(self) -> int:
+        return self.counts[TaskState.COMPLETED] + self.counts[TaskState.FAILED]
+
+    @property
+    def active(self) -> int:
+        return self.counts[TaskState.SUBMITTED] + self.counts[TaskState.RUNNING]
+
+
+def is_current(state: SweepState, event: ev.AttemptStarted | ev.AttemptFinished) -> bool:
+    """Whether the event speaks of the task's current attempt, and the attempt still runs."""
+    task = state.tasks.get(event.task)
+    return (
+        task is not None
+        and task.state.active
+        and task.attempt is not None
+        and (task.attempt.number, task.attempt.epoch) == (event.attempt, event.epoch)
+    )
+
+
+def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
+    """Fold one event, written at time `at` (seconds since 1970), into the state.
+
+    Events of attempts that are not current change nothing: the laws of DESIGN section 5 hold
+    for every sequence of events, not only for those a correct engine writes.
+    """
+    state.last_event_at = at
+    fold = _FOLDS.get(event.kind)
+    if fold is not None:
+        fold(state, event, at)
+    return state
+
+
+def _move(state: SweepState, task: TaskRecord, to: TaskState) -> None:
+    state.counts[task.state] -= 1
+    state.counts[to] += 1
+    task.state = to
+
+
+def _source(state: SweepState, name: str) -> SourceRecord:
+    if name not in state.sources:
+        state.sources[name] = SourceRecord(name, "unknown", 0)
+    return state.sources[name]
+
+
+def _sweep_started(state: SweepState, e: ev.SweepStarted, at: float) -> None:
+    state.id, state.started, state.started_at = e.id, e, at
+    state.status, state.epoch = "running", 1
+
+
+def _sweep_resumed(state: SweepState, e: ev.SweepResumed, at: float) -> None:
+    state.status, state.reason, state.ended_at = "running", "", None
+    state.epoch = max(state.epoch, e.epoch)
+    state.planned = 0
+    for source in state.sources.values():
+        source.down = source.disabled = None
+
+
+def _sweep_finished(state: SweepState, e: ev.SweepFinished, at: float) -> None:
+    state.status, state.reason, state.ended_at = e.status, e.reason, at
+
+
+def _source_started(state: SweepState, e: ev.SourceStarted, at: float) -> None:
+    source = _source(state, e.source)
+    source.type, source.slots, source.facts = e.type, e.slots, e.facts
+    source.down = source.disabled = None
+
+
+def _source_down(state: SweepState, e: ev.SourceDown, at: float) -> None:
+    _source(state, e.source).down = e.reason
+
+
+def _source_up(state: SweepState, e: ev.SourceUp, at: float) -> None:
+    _source(state, e.source).down = None
+
+
+def _source_disabled(state: SweepState, e: ev.SourceDisabled, at: float) -> None:
+    _source(state, e.source).disabled = e.reason
+
+
+def _tasks_planned(state: SweepState, e: ev.TasksPlanned, at: float) -> None:
+    state.planned += e.count
+
+
+def _task_added(state: SweepState, e: ev.TaskAdded, at: float) -> None:
+    if e.task not in state.tasks:
+        state.tasks[e.task] = TaskRecord(e.task, e.key, e.overrides)
+        state.counts[TaskState.PENDING] += 1
+
+
+def _task_reopened(state: SweepState, e: ev.TaskReopened, at: float) -> None:
+    task = state.tasks.get(e.task)
+    if task is not None and task.state is TaskState.FAILED:
+        _move(state, task, TaskState.PENDING)
+        task.failures.clear()
+        task.lost_on = ()
+
+
+def _attempt_submitted(state: SweepState, e: ev.AttemptSubmitted, at: float) -> None:
+    task = state.tasks.get(e.task)
+    if task is None or task.state is not TaskState.PENDING:
+        return
+    if task.attempt is not None and (e.attempt, e.epoch) <= (task.attempt.number, task.attempt.epoch):
+        return
+    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, submitted_at=at)
+    _move(state, task, TaskState.SUBMITTED)
+    source = _source(state, e.source)
+    source.active += 1
+    source.submitted += 1
+
+
+def _attempt_started(state: SweepState, e: ev.AttemptStarted, at: float) -> None:
+    if not is_current(state, e):
+        return
+    task = state.tasks[e.task]
+    assert task.attempt is not None
+    if task.state is TaskState.SUBMITTED:
+        task.attempt.started_at = at
+        _move(state, task, TaskState.RUNNING)
+    task.attempt.host, task.attempt.pid, task.attempt.output_dir = e.host, e.pid, e.output_dir
+
+
+def _attempt_finished(state: SweepState, e: ev.AttemptFinished, at: float) -> None:
+    if not is_current(state, e):
+        return
+    task = state.tasks[e.task]
+    assert task.attempt is not None
+    task.attempt.outcome, task.attempt.ended_at = e.outcome, at
+    task.attempt.output_dir = e.outcome.output_dir or task.attempt.output_dir
+    source = _source(state, task.attempt.source)
+    source.active -= 1
+    source.busy_seconds += e.outcome.duration or 0.0
+    if e.outcome.completed:
+        source.completed += 1
+        _move(state, task, TaskState.COMPLETED)
+        return
+    source.failed += 1
+    cause = e.outcome.cause.value if e.outcome.cause is not None else "error"
+    task.failures[cause] += 1
+    if cause == "lost":
+        task.lost_on += (f"{e.outcome.host or task.attempt.host or 'unknown host'} ({task.attempt.source})",)
+    _move(state, task, TaskState.FAILED if e.retry_in is None else TaskState.PENDING)
+
+
+def _result_stale(state: SweepState, e: ev.ResultStale, at: float) -> None:
+    state.stale += 1
+
+
+_FOLDS: dict[str, Any] = {
+    ev.SweepStarted.kind: _sweep_started,
+    ev.SweepResumed.kind: _sweep_resumed,
+    ev.SweepFinished.kind: _sweep_finished,
+    ev.SourceStarted.kind: _source_started,
+    ev.SourceDown.kind: _source_down,
+    ev.SourceUp.kind: _source_up,
+    ev.SourceDisabled.kind: _source_disabled,
+    ev.TasksPlanned.kind: _tasks_planned,
+    ev.TaskAdded.kind: _task_added,
+    ev.TaskReopened.kind: _task_reopened,
+    ev.AttemptSubmitted.kind: _attempt_submitted,
+    ev.AttemptStarted.kind: _attempt_started,
+    ev.AttemptFinished.kind: _attempt_finished,
+    ev.ResultStale.kind: _result_stale,
+}
