@@ -1,0 +1,144 @@
+"""The one configuration schema: `hsm_config.yaml` and the `hydra.launcher` node are both this.
+
+Only the shape, its defaults and its units stand here; `hsm_core.config_load` reads and checks.
+Every field's default is what holds when neither file nor command line says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One entry of `compute_sources`."""
+
+    type: str
+    """local, ssh, hpc, distributed (a group of others), or a third party's"""
+    max_parallel_tasks: int | None = None
+    """slots; None: one per core for local, else the type's own default"""
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    ssh_key: str | None = None
+    project_dir: str | None = None
+    conda_env: str | None = None
+    python: str | None = None
+    setup: list[str] = field(default_factory=list)
+    system: str | None = None
+    """hpc: slurm or pbs; None: detected"""
+    default_resources: str | None = None
+    default_walltime: str | None = None
+    queue: str | None = None
+    module_commands: list[str] = field(default_factory=list)
+    resources: str | None = None
+    weight: float | None = None
+    """share under `weighted`; None: the number of slots"""
+    priority: str | int | None = None
+    """high, medium, low or a number (larger is preferred); None: medium"""
+    gpus: str | int | list[Any] | None = None
+    trusted: bool | None = None
+    """whether pickles from there may be read; None: only where the source shares our files"""
+    sources: list[str] = field(default_factory=list)
+    """distributed: the names of its members"""
+    env: Mapping[str, Any] = field(default_factory=dict)
+    """`pass`: names of variables to hand on; `set`: values"""
+    worker: str | None = None
+    """fork or spawn; None: as `hydra.launcher.worker`"""
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """Section `compute`."""
+
+    health_check_interval: float = 300.0
+    """seconds"""
+    result_collection_interval: float = 60.0
+    """seconds"""
+    source_failure_threshold: float = 0.4
+    """fraction of a source's tasks"""
+    health_check_failure_threshold: int = 3
+    """consecutive failed checks"""
+    auto_disable_unhealthy_sources: bool = True
+    retry_attempts: int = 0
+    """how often a task that failed with `error` is tried again"""
+    retry_delay: float = 0.0
+    """seconds before a retry"""
+    exponential_backoff: bool = False
+    """double the delay with every retry of a task, up to an hour"""
+    ssh_compression: bool = False
+    rsync_compression: bool = False
+
+
+@dataclass(frozen=True)
+class ResultCollectionConfig:
+    """Section `result_collection`."""
+
+    batch_size: int = 10
+    parallel_transfers: int = 4
+    immediate_error_collection: bool = True
+    continuous_sync: bool = True
+    cleanup_remote_on_success: bool = False
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Section `logging`."""
+
+    level: str = "INFO"
+    file_logging: bool = True
+    source_specific_logs: bool = True
+    aggregated_logs: bool = True
+
+
+@dataclass(frozen=True)
+class HsmConfig:
+    """All of it. Sections are those of hsm_config.yaml; the rest is about one sweep."""
+
+    compute_sources: Mapping[str, SourceConfig] = field(default_factory=dict)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    result_collection: ResultCollectionConfig = field(default_factory=ResultCollectionConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    config_file: str | None = None
+    """path of an hsm_config.yaml; None: looked for in the usual places"""
+    sources: str = "all"
+    """which sources to use, as for `--sources`"""
+    strategy: str | None = None
+    """a name, `file.py:Class`, a dotted path or an entry point; None: `priority` where the selection gives
+    priorities, else round_robin"""
+    seed: int | None = None
+    """of the random strategy; None: different in every sweep"""
+    worker: str = "fork"
+    """fork (from a process that imported the app once) or spawn (a new interpreter a task)"""
+    timeout: float | None = None
+    """seconds a task may run; None: no limit"""
+    grace: float = 10.0
+    """seconds between SIGTERM and SIGKILL"""
+    stream: bool = False
+    """show the tasks' output on the terminal"""
+    raise_on_failure: bool = True
+    """False: a failed task's return value is None instead of raising"""
+    fail_fast: float | None = None
+    """stop the sweep after this many failed tasks (1 or more) or this fraction of all (below 1)"""
+    on_existing: str = "refuse"
+    """refuse, resume or overwrite a sweep that the directory holds already"""
+    on_interrupt: str = "cancel"
+    """cancel or detach"""
+    resume: bool = False
+    retry_failed: bool = False
+    """with resume: run failed tasks again too"""
+    tasks: str | None = None
+    """with resume: only these, e.g. `task_050:task_100`"""
+    takeover: bool = False
+    """with resume: take the sweep from a launcher that may still live"""
+    dry_run: bool = False
+    """show what would be run, and run nothing"""
+    threads_per_task: int | None = None
+    """OMP_NUM_THREADS and its kin; None: cores divided by slots"""
+    gpus_per_task: float = 0.0
+
+
+SOURCE_KINDS = ("local", "ssh", "hpc")
+"""The types of source hsm brings along; `hsm.sources` entry points add others."""

@@ -1,0 +1,162 @@
+"""From the `hydra.launcher` node and hsm_config.yaml to one checked configuration."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsm_core.config import HsmConfig
+from hsm_core.config_check import build, check
+from hsm_core.config_file import Key, locate, read
+from hsm_core.config_rules import GROUP, source_types
+from hsm_core.exceptions import ConfigError
+from hsm_core.suggest import did_you_mean
+from hsm_core.text import printable
+
+_OF_HYDRA = ("_target_", "_recursive_", "_convert_")
+_OF_GROUPS = ("type", "sources")
+
+
+def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = None) -> HsmConfig:
+    """The configuration that holds for a sweep.
+
+    `node` is the resolved `hydra.launcher` node as plain data; what is None there is not set. It
+    wins over the file, the file over the defaults; mappings are merged key by key, a list replaces
+    the other. The file is `config_file` of the node (relative to `cwd`), else the first that
+    `hsm_core.config_file.locate` finds.
+
+    Raises ConfigError with every problem of both. Afterwards every value is one the schema allows;
+    there is at least one source (if none is configured: `local`); a source of type ssh has a host
+    (if none is given: its name, which may be an alias of ssh); values of `env.set` are text; the
+    members of groups exist; and `config_file` is the file that was read, or None.
+    """
+    problems: list[str] = []
+    own = {key: value for key, value in (node or {}).items() if key not in _OF_HYDRA}
+    layers = [_checked(own, lambda at: _dotted(("hydra", "launcher", *at)), problems)]
+    path = _path(layers[0].data.pop("config_file", None), cwd, app_dir)
+    if path is not None:
+        layers.append(_from_file(path, cwd, problems))
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = _merge(merged, layer.data)
+    sources = merged.setdefault("compute_sources", {})
+    if not sources:
+        sources["local"] = {"type": "local"}
+    if all(layer.complete for layer in layers):
+        problems += [f"{_place(layers, at)}: {text}" for at, text in _across_keys(sources)]
+    if problems:
+        raise ConfigError([printable(problem) for problem in problems])
+    for name, source in sources.items():
+        _complete(name, source)
+    return build(merged | {"config_file": None if path is None else str(path)})
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One of the places configuration comes from."""
+
+    data: dict[str, Any]
+    place: Callable[[Key], str]
+    """where a key of this layer stands, for people"""
+    complete: bool = True
+    """False: the file could not be read, so what seems to be missing may be in there"""
+
+
+def _checked(data: Any, place: Callable[[Key], str], problems: list[str]) -> _Layer:
+    return _Layer(check(data, lambda at, text: problems.append(f"{place(at)}: {text}")), place)
+
+
+def _path(named: Any, cwd: Path, app_dir: Path | None) -> Path | None:
+    return cwd / os.path.expanduser(named) if isinstance(named, str) else locate(cwd, app_dir)
+
+
+def _from_file(path: Path, cwd: Path, problems: list[str]) -> _Layer:
+    name = str(path.relative_to(cwd) if path.is_relative_to(cwd) else path)
+    try:
+        document = read(path)
+    except OSError as e:
+        problems.append(f"{name}: can't be read as the configuration file: {e.strerror}")
+        return _Layer({}, lambda at: name, complete=False)
+
+    def place(at: Key) -> str:
+        line = next((document.lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in document.lines), 1)
+        return _joined(f"{name}:{line}", at)
+
+    for at, line, text in document.problems:
+        problems.append(f"{_joined(f'{name}:{line}', at)}: {text}")
+    if document.data is None:
+        return _Layer({}, place, complete=not document.problems)
+    layer = _checked(document.data, place, problems)
+    if layer.data.pop("config_file", None) is not None:
+        problems.append(f"{place(('config_file',))}: can't be set in the file itself")
+    return layer
+
+
+def _joined(place: str, at: Key) -> str:
+    return f"{place}: {_dotted(at)}" if at else place
+
+
+def _dotted(at: Key) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
+    return text.removeprefix(".")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def _place(layers: list[_Layer], at: Key) -> str:
+    """Where a key stands that counts: in the first layer that has it, else where its parent does."""
+    for layer in layers:
+        found: Any = layer.data
+        for part in at:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            return layer.place(at)
+    return _place(layers, at[:-1])
+
+
+def _complete(name: str, source: dict[str, Any]) -> None:
+    if source["type"] == "ssh":
+        source.setdefault("host", name)
+    if "set" in source.get("env", {}):
+        source["env"] = source["env"] | {"set": {key: str(value) for key, value in source["env"]["set"].items()}}
+
+
+def _across_keys(sources: Mapping[str, Any]) -> list[tuple[Key, str]]:
+    """What is wrong with the sources beyond single values."""
+    found: list[tuple[Key, str]] = []
+    for name, source in sources.items():
+        at: Key = ("compute_sources", name)
+        if "type" not in source:
+            found.append((at, f"has no type; add one of {', '.join(source_types())}"))
+        elif source["type"] == GROUP:
+            found += [
+                ((*at, key), "a group has no such thing; set it for its members")
+                for key in source
+                if key not in _OF_GROUPS
+            ]
+            found += [((*at, "sources"), text) for text in _bad_members(source.get("sources", []), sources)]
+        elif "sources" in source:
+            found.append(((*at, "sources"), f"only a source of type {GROUP} has members"))
+    return found
+
+
+def _bad_members(members: Any, sources: Mapping[str, Any]) -> list[str]:
+    if not isinstance(members, list) or not all(isinstance(member, str) for member in members):
+        return []  # reported as a wrong type already
+    if not members:
+        return ["a group needs members; write the names of sources, as in [local, server1]"]
+    found = [f"'{m}' is here twice" for m, count in Counter(members).items() if count > 1]
+    for member in members:
+        if member not in sources:
+            found.append(f"there is no source '{member}'{did_you_mean(member, sources)}")
+    return found

@@ -1,0 +1,197 @@
+"""Which values a field of the configuration allows, beyond its type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from hsm_core.config import (
+    SOURCE_KINDS,
+    ComputeConfig,
+    HsmConfig,
+    LoggingConfig,
+    ResultCollectionConfig,
+    SourceConfig,
+)
+from hsm_core.config_file import Key
+from hsm_core.config_types import advice, fits, shown
+from hsm_core.suggest import did_you_mean
+
+GROUP = "distributed"
+"""The type of a source that only names others."""
+PRIORITIES = {"high": 100, "medium": 50, "low": 0}
+"""The number each word for a priority stands for."""
+RESERVED_NAMES = ("all", *PRIORITIES)
+"""Words of `--sources`, which can't name a source."""
+
+Places = list[tuple[Key, str]]
+Rule = Callable[[Any], str | Places | None]
+"""What is wrong with a value of the right type; with places where it stands deeper in the value."""
+
+
+def problems_of(schema: type, field: str, value: Any) -> Places:
+    """What is wrong with a value that has the right type, with the place below the field."""
+    rule = RULES.get((schema, field))
+    found = rule(value) if rule is not None else None
+    if found is None:
+        return []
+    return [((), found)] if isinstance(found, str) else found
+
+
+def bad_source_name(name: Any) -> str | None:
+    """What is wrong with the name of a source. It names files and stands in `--sources`."""
+    if not isinstance(name, str):
+        return f"the name of a source must be text, not {shown(name)}; put it in quotes"
+    if name in RESERVED_NAMES:
+        return f"'{name}' has a meaning of its own in --sources; choose another name"
+    if re.fullmatch(r"(?!\d+\Z)\w[\w.-]{0,63}", name) is None:
+        return "is no name for a source: letters, digits, '_', '-' and '.', not only digits, at most 64"
+    return None
+
+
+def source_types() -> list[str]:
+    """The types a source can have: our own, groups, and those of installed packages."""
+    others = {e.name for e in entry_points(group="hsm.sources")} - {*SOURCE_KINDS, GROUP}
+    return [*SOURCE_KINDS, GROUP, *sorted(others)]
+
+
+def _source_type(value: str) -> str | None:
+    # Looking through the installed packages takes long; most configurations don't need it.
+    if value in (*SOURCE_KINDS, GROUP):
+        return None
+    known = source_types()
+    if value in known:
+        return None
+    return f"{shown(value)} is no type of source{did_you_mean(value, known)} (there are {', '.join(known)})"
+
+
+def _at_least(least: int) -> Rule:
+    return lambda value: None if value >= least else f"must be {least} or more, not {value}"
+
+
+def _above_zero(value: float) -> str | None:
+    return None if value > 0 else f"must be more than 0, not {value}"
+
+
+def _between(low: int, high: int) -> Rule:
+    return lambda value: None if low <= value <= high else f"must be between {low} and {high}, not {value}"
+
+
+def _one_of(*allowed: str) -> Rule:
+    def rule(value: str) -> str | None:
+        if value in allowed:
+            return None
+        return f"must be one of {', '.join(allowed)}, not {shown(value)}{did_you_mean(value, allowed)}"
+
+    return rule
+
+
+def _not_empty(value: str) -> str | None:
+    return None if value.strip() else "must not be empty"
+
+
+def _fail_fast(value: float) -> str | None:
+    return _above_zero(value) or _whole_or_fraction(value)
+
+
+def _gpus_per_task(value: float) -> str | None:
+    return f"must be 0 or more, not {value}" if value < 0 else _whole_or_fraction(value)
+
+
+def _whole_or_fraction(value: float) -> str | None:
+    if value < 1 or float(value).is_integer():
+        return None
+    return f"must be a whole number or a fraction below 1, not {value}"
+
+
+def _host(value: str) -> str | None:
+    # Strict, because it ends up on command lines of ssh and rsync.
+    if re.fullmatch(r"[\w\[:][\w.:%+\[\]-]*", value):
+        return None
+    hint = "; write user and host as two keys" if "@" in value else ""
+    return f"{shown(value)} is no host name, address or ssh alias{hint}"
+
+
+def _user(value: str) -> str | None:
+    return None if re.fullmatch(r"[\w.][\w.@\\+$-]*", value) else f"{shown(value)} is no name of a user"
+
+
+def _priority(value: str | int) -> str | None:
+    if isinstance(value, int) or value in PRIORITIES:
+        return None
+    hint = advice(value, int) or did_you_mean(value, PRIORITIES)
+    return f"must be {', '.join(PRIORITIES)} or a whole number, not {shown(value)}{hint}"
+
+
+def _gpus(value: str | int | list[Any]) -> str | Places | None:
+    if isinstance(value, list):
+        return [((i,), f"{shown(gpu)} is no index or UUID of a GPU") for i, gpu in enumerate(value) if not _gpu(gpu)]
+    return None if _gpu(value) else f"must be a number of GPUs, a list of them or a word, not {shown(value)}"
+
+
+def _gpu(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else fits(value, int) and value >= 0
+
+
+def _env(value: Mapping[str, Any]) -> Places:
+    # No value of `set` is ever shown: it may be a secret.
+    found: Places = []
+    for key, content in value.items():
+        if key == "pass":
+            if isinstance(content, list):
+                found += [((key, i), _NO_VARIABLE) for i, name in enumerate(content) if not _variable(name)]
+            else:
+                found.append(((key,), "must be a list of names of variables"))
+        elif key == "set":
+            if isinstance(content, Mapping):
+                found += [((key, str(name)), _NO_VARIABLE) for name in content if not _variable(name)]
+                found += [((key, str(name)), _NO_TEXT) for name, v in content.items() if not fits(v, str | int)]
+            else:
+                found.append(((key,), "must be a mapping of variables to their values"))
+        else:
+            found.append(((str(key),), f"unknown key{did_you_mean(str(key), ('pass', 'set'))}; there are pass and set"))
+    return found
+
+
+_NO_VARIABLE = "is no name of an environment variable"
+_NO_TEXT = "must be text or a whole number; put it in quotes"
+
+
+def _variable(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
+RULES: dict[tuple[type, str], Rule] = {
+    (SourceConfig, "type"): _source_type,
+    (SourceConfig, "max_parallel_tasks"): _at_least(1),
+    (SourceConfig, "host"): _host,
+    (SourceConfig, "port"): _between(1, 65535),
+    (SourceConfig, "user"): _user,
+    (SourceConfig, "system"): _one_of("slurm", "pbs"),
+    (SourceConfig, "weight"): _above_zero,
+    (SourceConfig, "priority"): _priority,
+    (SourceConfig, "gpus"): _gpus,
+    (SourceConfig, "env"): _env,
+    (SourceConfig, "worker"): _one_of("fork", "spawn"),
+    (ComputeConfig, "health_check_interval"): _above_zero,
+    (ComputeConfig, "result_collection_interval"): _above_zero,
+    (ComputeConfig, "source_failure_threshold"): _between(0, 1),
+    (ComputeConfig, "health_check_failure_threshold"): _at_least(1),
+    (ComputeConfig, "retry_attempts"): _at_least(0),
+    (ComputeConfig, "retry_delay"): _at_least(0),
+    (ResultCollectionConfig, "batch_size"): _at_least(1),
+    (ResultCollectionConfig, "parallel_transfers"): _at_least(1),
+    (LoggingConfig, "level"): _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    (HsmConfig, "sources"): _not_empty,
+    (HsmConfig, "strategy"): _not_empty,
+    (HsmConfig, "worker"): _one_of("fork", "spawn"),
+    (HsmConfig, "timeout"): _above_zero,
+    (HsmConfig, "grace"): _at_least(0),
+    (HsmConfig, "fail_fast"): _fail_fast,
+    (HsmConfig, "on_existing"): _one_of("refuse", "resume", "overwrite"),
+    (HsmConfig, "on_interrupt"): _one_of("cancel", "detach"),
+    (HsmConfig, "threads_per_task"): _at_least(1),
+    (HsmConfig, "gpus_per_task"): _gpus_per_task,
+}
