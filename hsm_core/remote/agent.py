@@ -1,0 +1,321 @@
+"""The agent: one process per source, between the launcher and the zygote.
+
+The launcher writes requests and reads events, one JSON object a line, through the agent's
+standard input and output. When the input ends, so does everything the agent started: an
+agent never outlives its launcher by more than the tasks' grace time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, NoReturn
+
+from hsm_core.remote import process
+
+OUTPUT_LIMIT = 1 << 20
+"""bytes of a command's output that are sent to the launcher"""
+CRASHES = 3
+"""zygotes in a row that may end by themselves before the source is given up"""
+
+
+def main(args: list[str]) -> NoReturn:
+    """Payload folder, folder of result records, `fork` or `spawn`, log file."""
+    folder, records, mode, log = args
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    process.adopt_orphans()
+    Agent(folder, records, mode, log).run()
+    sys.exit(0)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that runs for the launcher's `run_command`."""
+
+    child: subprocess.Popen[bytes]
+    out: IO[bytes]
+    err: IO[bytes]
+    deadline: float
+
+
+class Agent:
+    def __init__(self, folder: str, records: str, mode: str, log: str) -> None:
+        self._folder = folder
+        self._records = records
+        self._mode = mode
+        self._log = log
+        self._host = socket.gethostname()
+        self._attempts: dict[str, dict[str, Any]] = {}
+        """attempts under way: their specs, with `pid` of the supervisor once it is forked"""
+        self._cancelled: set[str] = set()
+        self._waiting: list[str] = []
+        """attempts for which the zygote is not ready yet"""
+        self._commands: dict[int, Command] = {}
+        self._unwritable: dict[str, str] = {}
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._requests = -1
+        self._ready = False
+        self._crashes = 0
+        self._stopping: float | None = None
+        """when everything that still runs is killed"""
+        self._events, self._events_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._events.setblocking(False)
+
+    def run(self) -> None:
+        """Serve until told to stop, or until the launcher is gone, and nothing runs any more."""
+        wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM)
+        os.set_blocking(0, False)
+        self._start_zygote()
+        buffer = b""
+        inputs = [0, wakeup, self._events.fileno()]
+        while self._stopping is None or self._attempts:
+            ready, _, _ = select.select(inputs, [], [], self._patience())
+            if self._events.fileno() in ready:
+                self._hear_zygote()
+            if wakeup in ready:
+                if signal.SIGTERM in process.drain(wakeup):
+                    self._stop(0.0)
+                self._reap()
+            if 0 in ready:
+                chunk = process.drain(0)
+                if not chunk:
+                    inputs.remove(0)
+                    self._stop(max((a["grace"] for a in self._attempts.values()), default=0.0))
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    self._request(json.loads(line))
+            self._expire()
+        self._end_zygote()
+
+    def _say(self, kind: str, **body: Any) -> None:
+        """Tell the launcher. One that is gone is noticed by the end of the input."""
+        try:
+            os.write(1, json.dumps({"ev": kind, **body}).encode() + b"\n")
+        except BrokenPipeError:
+            return
+
+    def _patience(self) -> float | None:
+        moments = [command.deadline for command in self._commands.values()]
+        if self._stopping is not None:
+            moments.append(self._stopping)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _expire(self) -> None:
+        """Kill what has outlived its time: commands, and everything when stopping."""
+        now = time.monotonic()
+        for command in self._commands.values():
+            if now >= command.deadline:
+                process.send(command.child.pid, signal.SIGKILL, group=True)
+        if self._stopping is not None and now >= self._stopping:
+            for pid in process.descendants(os.getpid()):
+                process.send(pid, signal.SIGKILL)
+
+    # --- requests of the launcher
+
+    def _request(self, request: Mapping[str, Any]) -> None:
+        do = request["do"]
+        if do == "run":
+            for attempt in request["attempts"]:
+                self._run(attempt)
+        elif do == "cancel":
+            for attempt_id in request["ids"]:
+                self._cancel(attempt_id)
+        elif do == "command":
+            self._command(request["id"], request["argv"], request["timeout"])
+        elif do == "stop":
+            self._stop(request["grace"])
+
+    def _run(self, attempt: dict[str, Any]) -> None:
+        record = os.path.join(self._records, f"{attempt['id']}.json")
+        pickle = os.path.join(self._records, f"{attempt['id']}.pkl")
+        self._attempts[attempt["id"]] = {**attempt, "record": record, "pickle": pickle, "host": self._host}
+        if self._ready:
+            self._hand_over(attempt["id"])
+        else:
+            self._waiting.append(attempt["id"])
+
+    def _hand_over(self, attempt_id: str) -> None:
+        try:
+            os.write(self._requests, json.dumps(self._attempts[attempt_id]).encode() + b"\n")
+        except BrokenPipeError:
+            self._waiting.append(attempt_id)
+            self._ready = False
+
+    def _cancel(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None:
+            return
+        self._cancelled.add(attempt_id)
+        if "pid" in attempt:
+            process.send(attempt["pid"], signal.SIGTERM)
+        elif attempt_id in self._waiting:
+            self._waiting.remove(attempt_id)
+            self._lost(attempt_id, "ended before it was started", cause="cancelled")
+
+    def _command(self, number: int, argv: list[str], timeout: float) -> None:
+        # The files live as long as the command does: `_finish_command` closes them.
+        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        except OSError as e:
+            self._say("command", id=number, error=f"{argv[0]}: {e.strerror}")
+            return
+        self._commands[number] = Command(child, out, err, time.monotonic() + timeout)
+
+    def _stop(self, grace: float) -> None:
+        """End everything; what has not ended after `grace` seconds and a little more is killed."""
+        first = self._stopping is None
+        self._stopping = min(self._stopping or math.inf, time.monotonic() + grace + 1.0)
+        if first:
+            for attempt_id in list(self._attempts):
+                self._cancel(attempt_id)
+
+    # --- the zygote and its children
+
+    def _start_zygote(self) -> None:
+        requests, self._requests = os.pipe()
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        main_file = os.path.join(os.path.dirname(__file__), "__main__.py")
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        events = self._events_out.fileno()
+        numbers = requests, events, os.getpid()
+        self._zygote = subprocess.Popen(
+            [sys.executable, *flags, main_file, "zygote", self._folder, self._mode, *map(str, numbers)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[requests, events],
+            start_new_session=True,
+        )
+        os.close(requests)
+        os.close(log)
+
+    def _end_zygote(self) -> None:
+        if self._zygote is not None:
+            process.send(self._zygote.pid, signal.SIGKILL)
+            self._zygote.wait()
+        for pid in process.descendants(os.getpid()):
+            process.send(pid, signal.SIGKILL)
+
+    def _hear_zygote(self) -> None:
+        while True:
+            try:
+                message = json.loads(self._events.recv(1 << 20))
+            except BlockingIOError:
+                return
+            getattr(self, f"_on_{message.pop('ev')}")(**message)
+
+    def _on_ready(self, pid: int, python: str) -> None:
+        self._ready = True
+        self._say("ready", host=self._host, pid=os.getpid(), python=python, worker=self._mode, cpus=os.cpu_count())
+        waiting, self._waiting = self._waiting, []
+        for attempt_id in waiting:
+            self._hand_over(attempt_id)
+
+    def _on_unsafe(self, reason: str) -> None:
+        self._mode = "spawn"
+        self._say("note", level="INFO", message=f"{reason}: each task gets a new interpreter instead of a fork")
+
+    def _on_unusable(self, reason: str) -> None:
+        self._say("unusable", reason=reason)
+        self._stop(0.0)
+
+    def _on_forked(self, id: str, pid: int) -> None:
+        if id in self._attempts:
+            self._attempts[id]["pid"] = pid
+            if id in self._cancelled:
+                process.send(pid, signal.SIGTERM)
+
+    def _on_started(self, **facts: Any) -> None:
+        self._crashes = 0
+        self._say("started", **facts)
+
+    def _on_unwritable(self, id: str, reason: str) -> None:
+        self._unwritable[id] = reason
+
+    def _on_gone(self, id: str, status: int) -> None:
+        attempt = self._attempts.get(id)
+        if attempt is None:
+            return
+        try:
+            with open(attempt["record"], encoding="utf-8") as f:
+                record = json.load(f)
+        except FileNotFoundError:
+            reason = self._unwritable.pop(id, f"its supervisor ended with {status} before it wrote a result")
+            self._lost(id, reason)
+            return
+        del self._attempts[id]
+        self._cancelled.discard(id)
+        self._say("finished", id=id, record=record)
+
+    def _lost(self, attempt_id: str, reason: str, cause: str = "lost") -> None:
+        del self._attempts[attempt_id]
+        self._cancelled.discard(attempt_id)
+        self._say("lost", id=attempt_id, reason=reason, cause=cause, host=self._host)
+
+    def _reap(self) -> None:
+        """Collect ended children: commands, the zygote, and supervisors it left to us."""
+        for number, command in list(self._commands.items()):
+            if command.child.poll() is not None:
+                self._finish_command(number, command)
+        if self._zygote is not None and self._zygote.poll() is not None:
+            self._zygote_ended(self._zygote.returncode)
+        for attempt_id, attempt in list(self._attempts.items()):
+            if "pid" in attempt and self._zygote_gone(attempt["pid"]):
+                self._on_gone(attempt_id, -1)
+
+    def _zygote_gone(self, pid: int) -> bool:
+        """Whether a supervisor that became our child has ended; it is reaped then."""
+        try:
+            return os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            return False
+
+    def _finish_command(self, number: int, command: Command) -> None:
+        del self._commands[number]
+        process.send(command.child.pid, signal.SIGKILL, group=True)
+        status = command.child.returncode
+        if time.monotonic() >= command.deadline and status == -signal.SIGKILL:
+            self._say("command", id=number, error="it took longer than its time limit")
+        else:
+            self._say("command", id=number, exit_code=status, stdout=_text(command.out), stderr=_text(command.err))
+        command.out.close()
+        command.err.close()
+
+    def _zygote_ended(self, status: int) -> None:
+        self._hear_zygote()
+        self._zygote = None
+        self._ready = False
+        os.close(self._requests)
+        if self._stopping is not None:
+            return
+        if status != 0:
+            self._crashes += 1
+        for attempt_id, attempt in list(self._attempts.items()):
+            if "pid" not in attempt and attempt_id not in self._waiting:
+                self._lost(attempt_id, f"the process that starts tasks ended with {status}")
+        if self._crashes >= CRASHES:
+            self._say(
+                "unusable",
+                reason=f"the app's process ended {CRASHES} times by itself, last with {status}; see {self._log}",
+            )
+            self._stop(0.0)
+        else:
+            self._start_zygote()
+
+
+def _text(file: IO[bytes]) -> str:
+    """What a command printed, its first `OUTPUT_LIMIT` bytes."""
+    file.seek(0)
+    return file.read(OUTPUT_LIMIT).decode(errors="replace")

@@ -1,0 +1,169 @@
+"""The app on the compute side: from the payload to a task function and Hydra's context.
+
+The app's own entry runs here as it did in the launcher, up to the point where Hydra would take
+over: `_run_hydra` in the module `hydra.main`, in Hydra 1.3 and 1.4. We never return from
+there, so what stands around `main()` (decorators, `with` blocks) is in force while tasks run,
+and the rest of the app never sees that it was stopped.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn
+
+from hsm_core.remote.frozen import Frozen
+
+
+class EntryError(Exception):
+    """The app's entry did not lead to Hydra. The text holds the app's own traceback, if any."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What the launcher froze for the tasks; made by `hsm_core.payload`."""
+
+    folder: str
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: str) -> Payload:
+        with open(os.path.join(folder, "payload.json"), encoding="utf-8") as f:
+            return cls(folder, json.load(f))
+
+    def objects(self) -> dict[str, Any]:
+        """The pickled half: configuration, callbacks and, without an entry, the function itself.
+
+        To be called once the app is imported: its classes are pickled by reference.
+        """
+        with open(os.path.join(self.folder, "payload.pkl"), "rb") as f:
+            objects: dict[str, Any] = pickle.load(f)  # noqa: S301 - written by our own launcher, mode 0600
+        return objects
+
+
+@dataclass(frozen=True)
+class App:
+    """A task function ready to be called, with what Hydra's `run_job` needs beside it."""
+
+    function: Callable[[Any], Any]
+    hydra_context: Any
+    config: Any
+    """the composed configuration of the sweep itself"""
+    job_name: str
+
+
+Then = Callable[[App], NoReturn]
+
+
+def reach(payload: Payload, then: Then) -> None:
+    """Import the app and call `then` with it at the point where Hydra would take over.
+
+    `then` must not return. Raises EntryError where the entry does not get there.
+    """
+    facts = payload.facts
+    os.chdir(facts["cwd"])
+    frozen = Frozen(facts["frozen"])
+    frozen.install()
+    entry = facts["entry"]
+    if entry["kind"] == "value":
+        sys.path[:] = entry["path"]
+        objects = payload.objects()
+        from hydra.core.singleton import Singleton
+
+        Singleton.set_state(objects["singletons"])
+        then(_app(payload, objects["function"], objects))
+    _run_entry(entry, frozen, lambda function: then(_app(payload, function, payload.objects())))
+
+
+def _run_entry(entry: Mapping[str, Any], frozen: Frozen, reached: Callable[[Any], NoReturn]) -> None:
+    import hydra.main  # noqa: F401 - `hydra.main` the name is the decorator
+
+    hydra_main = sys.modules["hydra.main"]
+
+    def take_over(*args: Any, **kwargs: Any) -> NoReturn:
+        function = kwargs["task_function"]
+        name = function_name(function)
+        if name != entry["function"]:
+            raise EntryError(f"the app led to the task function {name}, the launcher's was {entry['function']}")
+        reached(function)
+
+    hydra_main._run_hydra = take_over  # type: ignore[attr-defined]
+    main = ModuleType("__main__")
+    sys.modules["__main__"] = main
+    sys.argv = [entry["argv0"], *entry["args"]]
+    try:
+        code = _prepare_main(main, entry, frozen)
+        exec(code, main.__dict__)  # noqa: S102 - the app's own entry
+    except EntryError:
+        raise
+    except BaseException as e:
+        raise EntryError(f"the app failed while it was imported:\n{_traceback(e)}") from e
+    raise EntryError("the app ended before it reached its @hydra.main function")
+
+
+def _prepare_main(main: ModuleType, entry: Mapping[str, Any], frozen: Frozen) -> Any:
+    """Make `main` look as Python makes `__main__` look for this entry; return its code."""
+    path = entry["path"]
+    if entry["kind"] == "script":
+        sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
+        main.__file__ = path
+        main.__dict__["__cached__"] = None
+        main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+        return compile(frozen.read(path), path, "exec", dont_inherit=True)
+    sys.path.insert(0, os.getcwd())
+    spec = importlib.util.find_spec(entry["name"])
+    loader: Any = None if spec is None else spec.loader
+    code = None if spec is None or loader is None else loader.get_code(spec.name)
+    if spec is None or code is None:
+        raise EntryError(f"the app's module {entry['name']} can't be found; sys.path is {sys.path}")
+    main.__spec__ = spec
+    main.__file__ = spec.origin
+    main.__package__ = spec.parent
+    main.__loader__ = loader
+    main.__dict__["__cached__"] = spec.cached
+    return code
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the app's first frame on."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_globals.get("__name__") == __name__:
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+
+
+def function_name(function: Any) -> str:
+    """`module:qualified name` of a task function; of its class where it is a callable object."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
+    from hydra._internal.callbacks import Callbacks
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import HydraContext
+
+    facts = payload.facts
+    search_path = ConfigSearchPathImpl()
+    for provider, path in facts["search_path"]:
+        search_path.append(provider, path)
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2(facts["job_name"], search_path)
+    config = objects["config"]
+    callbacks = objects["callbacks"]
+    if callbacks is None:
+        callbacks = Callbacks(config)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    if hasattr(context, "execution_whitelist"):
+        context.execution_whitelist = objects["execution_whitelist"]
+    return App(function, context, config, facts["job_name"])

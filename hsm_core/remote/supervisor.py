@@ -1,0 +1,251 @@
+"""The supervisor: one small process per attempt, the parent of its worker.
+
+It starts the worker, ends it at its time limit or when told to, ends whatever the task leaves
+behind, and writes the result record. It outlives the worker, so every way a task can end
+leaves a record; and what a task forks and forgets becomes its child, so nothing escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from hsm_core.remote import process
+from hsm_core.remote.worker import HEADER
+
+RECORD_FORMAT = 1
+UNWRITABLE = 75
+"""exit code of a supervisor that could not write the record (EX_TEMPFAIL of sysexits.h)"""
+
+_ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
+"""why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
+_MOMENT = 1.0
+"""seconds that processes left behind have to end by themselves"""
+_STUBBORN = 10.0
+"""seconds after which one that can't be killed (in an uninterruptible system call) is left alone"""
+
+Start = Callable[[Mapping[str, Any], int], int]
+"""Starts the worker of an attempt, with the pipe it reports to; returns its process id."""
+
+
+class Supervision:
+    """One attempt from the worker's start to its record."""
+
+    def __init__(self, spec: Mapping[str, Any], events: socket.socket) -> None:
+        self._spec = spec
+        self._events = events
+        self._buffer = b""
+        self._running: dict[str, Any] = {}
+        self._report: dict[str, Any] | None = None
+        self._ending: str | None = None
+        """cause for which the worker is being ended early"""
+        self._kill_at: float | None = None
+        self._worker = 0
+        self._status: int | None = None
+        self._peak = 0.0
+
+    def run(self, start: Start) -> int:
+        """Carry the attempt through; returns the exit code for this process."""
+        process.adopt_orphans()
+        wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        pipe, write = os.pipe()
+        os.set_blocking(pipe, False)
+        began = time.monotonic()
+        self._worker = start(self._spec, write)
+        os.close(write)
+        timeout = self._spec["timeout"]
+        deadline = None if timeout is None else began + timeout
+        inputs = [pipe, wakeup]
+        while self._status is None:
+            ready, _, _ = select.select(inputs, [], [], self._patience(deadline))
+            if pipe in ready and not self._listen(pipe):
+                inputs.remove(pipe)
+            for signum in process.drain(wakeup):
+                if signum in _ENDINGS:
+                    self._end(_ENDINGS[signum])
+            if deadline is not None and time.monotonic() >= deadline:
+                self._end("timeout")
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._kill()
+            self._reap()
+        duration = time.monotonic() - began
+        self._listen(pipe)
+        left = self._clean(wakeup)
+        record = self._record(duration, left)
+        try:
+            write_record(self._spec["record"], record)
+        except OSError as e:
+            self.tell("unwritable", reason=f"{e.strerror}: {self._spec['record']}")
+            return UNWRITABLE
+        return 0
+
+    def tell(self, kind: str, **body: Any) -> None:
+        """Send the agent a datagram; an agent that is gone needs none."""
+        try:
+            self._events.send(json.dumps({"ev": kind, "id": self._spec["id"], **body}).encode())
+        except OSError:
+            return
+
+    def _patience(self, deadline: float | None) -> float | None:
+        """Seconds until something has to be done unasked."""
+        moments = [m for m in (None if self._ending else deadline, self._kill_at) if m is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _listen(self, pipe: int) -> bool:
+        """Take in the worker's frames; False when its end of the pipe is closed."""
+        try:
+            while chunk := os.read(pipe, 65536):
+                self._buffer += chunk
+        except BlockingIOError:
+            chunk = b"open"
+        while len(self._buffer) >= HEADER.size:
+            (size,) = HEADER.unpack_from(self._buffer)
+            if len(self._buffer) < HEADER.size + size:
+                break
+            frame = json.loads(self._buffer[HEADER.size : HEADER.size + size])
+            self._buffer = self._buffer[HEADER.size + size :]
+            if "running" in frame:
+                self._running = frame["running"]
+                self.tell("started", pid=self._worker, host=self._spec["host"], **self._running)
+            else:
+                self._report = frame["report"]
+        return bool(chunk)
+
+    def _end(self, cause: str) -> None:
+        """Ask the worker to end; after its grace time it is killed."""
+        if self._ending is None:
+            self._ending = cause
+            self._kill_at = time.monotonic() + self._spec["grace"]
+            process.send(self._worker, signal.SIGTERM, group=True)
+            process.send(self._worker, signal.SIGCONT, group=True)
+
+    def _kill(self) -> None:
+        self._kill_at = time.monotonic() + 1.0
+        process.send(self._worker, signal.SIGKILL, group=True)
+        for pid in process.descendants(os.getpid()):
+            process.send(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Collect ended children: the worker, and orphans it left to us."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._peak = max(self._peak, _mebibytes(usage.ru_maxrss))
+            if pid == self._worker:
+                self._status = status
+
+    def _clean(self, wakeup: int) -> int:
+        """End what the task left behind; returns how many processes had to be killed.
+
+        Helpers that end with their parent (multiprocessing's resource tracker) get a moment to
+        do so.
+        """
+        self._reap()
+        killed: set[int] = set()
+        began = time.monotonic()
+        while (found := process.descendants(os.getpid())) and time.monotonic() < began + _STUBBORN:
+            if time.monotonic() >= began + _MOMENT:
+                killed.update(found)
+                for pid in found:
+                    process.send(pid, signal.SIGKILL)
+            select.select([wakeup], [], [], 0.05)
+            process.drain(wakeup)
+            self._reap()
+        process.send(self._worker, signal.SIGKILL, group=True)
+        return len(killed)
+
+    def _record(self, duration: float, left: int) -> dict[str, Any]:
+        assert self._status is not None
+        exit_code = os.WEXITSTATUS(self._status) if os.WIFEXITED(self._status) else None
+        signum = os.WTERMSIG(self._status) if os.WIFSIGNALED(self._status) else None
+        record: dict[str, Any] = {
+            "format": RECORD_FORMAT,
+            **{key: self._spec[key] for key in ("task", "attempt", "epoch", "host")},
+            "pid": self._worker,
+            "exit_code": exit_code,
+            "signal": signum,
+            "duration": round(duration, 6),
+            "peak_memory": round(self._peak, 3),
+            "message": "",
+            "warning": None,
+            **self._running,
+            **(self._report or {}),
+        }
+        completed = self._report is not None and self._report["status"] == "completed"
+        if not completed:
+            record["status"] = "failed"
+            cause, message = explain(self._ending, self._report is not None, exit_code, signum, self._spec["timeout"])
+            record["cause"] = cause
+            record["message"] = message or record["message"]
+        elif signum is not None:
+            record["warning"] = f"the process was ended by {signal.Signals(signum).name} after the task had returned"
+        if left:
+            words = f"{left} process{'es' if left > 1 else ''} the task left behind ended"
+            record["warning"] = f"{record['warning']}; {words}" if record["warning"] else words
+        if record.get("pickle"):
+            record["pickle"] = os.path.basename(record["pickle"])
+        return record
+
+
+def explain(
+    ending: str | None, reported: bool, exit_code: int | None, signum: int | None, timeout: float | None
+) -> tuple[str, str]:
+    """Cause and one-line message of an attempt that did not complete.
+
+    An empty message leaves the worker's own in place.
+    """
+    if ending == "timeout":
+        return "timeout", f"ended at its time limit of {timeout:g} s"
+    if ending == "cancelled":
+        return "cancelled", "ended before it was done"
+    if ending == "lost":
+        return "lost", "the process that started it is gone"
+    if reported:
+        return "error", ""
+    if signum is not None:
+        return "lost", f"the process was ended by {signal.Signals(signum).name} (signal {signum})"
+    return "error", f"the process exited with code {exit_code} without reporting a result"
+
+
+def write_record(path: str, record: Mapping[str, Any]) -> None:
+    """Put a result record in place: complete and on disk, or not at all.
+
+    Raises OSError where that fails; no file is left then.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+            json.dump(record, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _mebibytes(maxrss: int) -> float:
+    # getrusage(2): kilobytes on Linux, bytes on macOS
+    return maxrss / 1024 if process.LINUX else maxrss / (1 << 20)
+
+
+def supervise(spec: Mapping[str, Any], events: socket.socket, start: Start, parent: int) -> NoReturn:
+    """Be the supervisor of an attempt in this freshly forked process."""
+    process.die_with_parent(signal.SIGHUP, parent)
+    code = 1
+    try:
+        code = Supervision(spec, events).run(start)
+    finally:
+        os._exit(code)

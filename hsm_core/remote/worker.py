@@ -1,0 +1,205 @@
+"""The worker: composes one task's configuration, runs the task, reports what came of it.
+
+It lives in a process of its own, the child of a supervisor (`hsm_core.remote.supervisor`),
+and talks to it through a pipe: frames of one JSON object each.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NoReturn
+
+from hsm_core.remote import describe, process
+from hsm_core.remote.app import App, EntryError, Payload, reach
+from hsm_core.remote.compose import compose_job
+
+PICKLE_LIMIT = 64 << 20
+"""bytes a pickled return value may have"""
+HEADER = struct.Struct("!I")
+"""length in bytes of the frame that follows"""
+
+
+def main(args: list[str]) -> NoReturn:
+    """A worker in an interpreter of its own (`worker: spawn`): payload folder, pipe, parent's pid.
+
+    The attempt comes on standard input.
+    """
+    folder, pipe, parent = args[0], int(args[1]), int(args[2])
+    process.die_with_parent(signal.SIGKILL, parent)
+    spec = json.loads(sys.stdin.buffer.read())
+    os.set_inheritable(pipe, False)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    mark(spec)
+    try:
+        reach(Payload.read(folder), lambda app: run(app, spec, pipe))
+    except EntryError as e:
+        send(
+            pipe,
+            "report",
+            {"status": "failed", "cause": "error", "message": str(e).splitlines()[0], "error": describe.text(e)},
+        )
+        _end(1)
+    raise AssertionError("reach() returns by an error only")
+
+
+def mark(spec: Mapping[str, Any]) -> None:
+    """Tell the task, and everything it starts, which attempt it belongs to."""
+    os.environ.update(HSM_TASK=spec["name"], HSM_ATTEMPT=str(spec["attempt"]), HSM_SOURCE=spec["source"])
+
+
+def send(pipe: int, kind: str, body: Mapping[str, Any]) -> None:
+    """Write one frame to the supervisor."""
+    data = json.dumps({kind: body}).encode()
+    view = memoryview(HEADER.pack(len(data)) + data)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def run(app: App, spec: Mapping[str, Any], pipe: int) -> NoReturn:
+    """Run one task in this process and end the process.
+
+    The supervisor gets a frame `running` when the task function is about to be called and a
+    frame `report` when it is done; the process ends as an interpreter does, with its exit
+    handlers run.
+    """
+    code = 1
+    try:
+        report = _run_job(app, spec, pipe)
+        code = 0 if report["status"] == "completed" else 1
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+        report = {
+            "status": "failed",
+            "cause": "error",
+            "message": f"the task ended its process with exit code {code} (sys.exit)",
+            "error": describe.error(e),
+        }
+    except BaseException as e:
+        report = {"status": "failed", "cause": "error", **describe.failure(e)}
+    send(pipe, "report", report)
+    _end(code)
+
+
+def _run_job(app: App, spec: Mapping[str, Any], pipe: int) -> dict[str, Any]:
+    from hydra.core.utils import JobStatus, run_job
+
+    config = compose_job(app.hydra_context.config_loader, app.config, spec["overrides"], spec["task"])
+    app.hydra_context.callbacks.callbacks.insert(0, _Begin(pipe))
+    ret = run_job(
+        hydra_context=app.hydra_context,
+        task_function=app.function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    report: dict[str, Any] = {"working_dir": ret.working_dir, "task_name": ret.task_name}
+    if ret.status is JobStatus.COMPLETED:
+        return {**report, "status": "completed", **_value(ret._return_value, spec["pickle"])}
+    error = ret._return_value
+    report |= {"status": "failed", "cause": "error", **describe.failure(error)}
+    if _pickled(error, spec["pickle"]) is None:
+        report["pickle"] = spec["pickle"]
+    return report
+
+
+class _Begin:
+    """A Hydra callback which marks the moment before the task function is called.
+
+    By then Hydra has made the output directory: the task's output goes there from now on.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+        folder = config.hydra.runtime.output_dir
+        redirect(folder)
+        send(self._pipe, "running", {"output_dir": folder})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return lambda **kwargs: None
+        raise AttributeError(name)
+
+
+def redirect(folder: str) -> None:
+    """Send standard output and error to files in the task's output directory.
+
+    Those of an earlier attempt are kept beside them as `stdout.1.log`, `stdout.2.log`, ...
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for fd, stream in ((1, "stdout"), (2, "stderr")):
+        path = os.path.join(folder, f"{stream}.log")
+        if os.path.exists(path):
+            number = 1
+            while os.path.exists(kept := os.path.join(folder, f"{stream}.{number}.log")):
+                number += 1
+            os.rename(path, kept)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(file, fd)
+        os.close(file)
+    for text in (sys.stdout, sys.stderr):
+        if hasattr(text, "reconfigure"):
+            text.reconfigure(line_buffering=True)
+
+
+def _value(value: Any, path: str) -> dict[str, Any]:
+    """What to report of a return value; what JSON can't hold exactly is pickled to `path`."""
+    plain, exact = describe.plain(value)
+    out: dict[str, Any] = {"return_value": {"value": plain, "exact": exact}}
+    if exact:
+        return out
+    problem = _pickled(value, path)
+    if problem is None:
+        return {**out, "pickle": path}
+    return {**out, "warning": f"the return value cannot be saved: {type(value).__name__}: {problem}"}
+
+
+class _CappedFile:
+    """A file that refuses to grow beyond a limit."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file = file
+        self._left = limit
+
+    def write(self, data: bytes) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"larger than {PICKLE_LIMIT >> 20} MiB when pickled")
+        return self._file.write(data)
+
+
+def _pickled(value: Any, path: str) -> str | None:
+    """Pickle a value to a file of mode 0600; the reason, and no file, where that is impossible."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+            pickle.Pickler(_CappedFile(f, PICKLE_LIMIT), pickle.HIGHEST_PROTOCOL).dump(value)
+        return None
+    except BaseException as e:  # a __reduce__ of the app's may raise anything
+        os.unlink(path)
+        return describe.message(e)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process as an interpreter ends: threads joined, exit handlers run, streams flushed.
+
+    Returning instead would unwind into the app's entry, which ran once already.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF)
