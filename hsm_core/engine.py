@@ -1,0 +1,389 @@
+"""The engine: one loop, one thread, the only owner of a sweep's state.
+
+Everything that happens reaches it through one queue: sources post events, signals and the
+control spool post requests. It decides, writes the journal, folds the event into the state,
+tells the listeners, and hands attempts to sources.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import logging
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsm_core import events as ev
+from hsm_core.config import HsmConfig
+from hsm_core.control import Spool
+from hsm_core.exceptions import (
+    FailFast,
+    NoSourceLeft,
+    Rejected,
+    SweepInterrupted,
+    SweepStopped,
+    Unavailable,
+)
+from hsm_core.journal import Journal
+from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
+from hsm_core.owner import Owner
+from hsm_core.records import settle
+from hsm_core.retry import LOST_LIMIT, retry_delay
+from hsm_core.sources.base import Source, SweepContext
+from hsm_core.state import SweepState, apply, is_current
+from hsm_core.strategies import SourceView, StrategyFault
+from hsm_core.task import Attempt, Cause, Outcome, Task, TaskState
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[ev.Event, SweepState, float], None]
+"""Called in the engine's thread after an event was journaled and folded."""
+
+LOOKAHEAD = 64
+"""tasks that are taken from the sweeper before there is a slot for them"""
+HEARTBEAT = 0.5
+"""seconds between looks at the control spool"""
+
+
+@dataclass(frozen=True)
+class Signal:
+    signum: int
+
+
+Message = ev.SourceEvent | SourceReady | SourceUnusable | Signal
+
+
+class Engine:
+    """Runs tasks over sources. `run` may be called many times; sources stay warm between."""
+
+    def __init__(
+        self,
+        config: HsmConfig,
+        state: SweepState,
+        journal: Journal,
+        owner: Owner,
+        lanes: Lanes,
+        spool: Spool,
+        records: Path,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.state = state
+        self._config = config
+        self._journal = journal
+        self._owner = owner
+        self._lanes = lanes
+        self._spool = spool
+        self._records = records
+        self._listeners = list(listeners)
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._incoming: Iterator[Task] = iter(())
+        self._exhausted = True
+        self._tasks: dict[int, Task] = {}
+        """tasks under way in this run"""
+        self._attempts: dict[int, Attempt] = {}
+        """the current attempt of every active task"""
+        self._pending: deque[Task] = deque()
+        self._delayed: list[tuple[float, int, Task]] = []
+        self._barred: dict[int, set[str]] = {}
+        """sources that rejected a task, by task"""
+        self._left: dict[str, Sequence[Attempt]] = {}
+        """attempts of an earlier launcher, by source, until the source can take them over"""
+        self._ending: SweepStopped | None = None
+        self._deadline = 0.0
+        self._next_look = 0.0
+
+    def post(self, message: Message) -> None:
+        """Hand something to the loop; from any thread, and from signal handlers."""
+        self._queue.put(message)
+
+    def record(self, event: ev.Event) -> None:
+        """Write an event to the journal, fold it into the state and tell the listeners."""
+        at = self._journal.append(event)
+        apply(self.state, event, at)
+        for listener in list(self._listeners):
+            try:
+                listener(event, self.state, at)
+            except OSError as e:
+                self._listeners.remove(listener)
+                log.error("%s stops writing: %s", type(listener).__name__, e)
+
+    def start(self, sweep: SweepContext) -> None:
+        """Start the sources; tasks go out to each as soon as it is ready."""
+        self._lanes.start(sweep, self.post, self.post)
+
+    def adopt(self, attempts: Mapping[str, Sequence[Attempt]]) -> None:
+        """Take over attempts that an earlier launcher left active, by source.
+
+        A source of this run gets its own once it is ready. Those of any other are settled by
+        their result records; without one they are lost.
+        """
+        for name, left in attempts.items():
+            self._tasks.update((attempt.task.index, attempt.task) for attempt in left)
+            self._attempts.update((attempt.task.index, attempt) for attempt in left)
+            if name in self._lanes:
+                self._left[name] = left
+                continue
+            for attempt in left:
+                self.post(settle(self._records, attempt, f"its source {name} is not part of the resumed sweep"))
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Run tasks until each has ended, for good or ill.
+
+        Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
+        """
+        self._incoming, self._exhausted = iter(tasks), False
+        with self._signals():
+            while True:
+                self._fill()
+                self._dispatch()
+                if self._exhausted and not self._tasks:
+                    break
+                self._check_sources()
+                if self._ending is not None and (not self._attempts or time.monotonic() >= self._deadline):
+                    self._journal.sync()
+                    raise self._ending
+                self._wait()
+        self._journal.sync()
+
+    # --- tasks come in and go out
+
+    def _fill(self) -> None:
+        while not self._exhausted and self._ending is None and len(self._pending) < LOOKAHEAD:
+            task = next(self._incoming, None)
+            if task is None:
+                self._exhausted = True
+                return
+            if task.index not in self.state.tasks:
+                self.record(ev.TaskAdded(task.index, task.key, task.overrides))
+            self._tasks[task.index] = task
+            if task.index not in self._attempts:
+                self._pending.append(task)
+
+    def _dispatch(self) -> None:
+        now = time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            self._pending.append(heapq.heappop(self._delayed)[2])
+        if self._ending is not None or self._settling(now):
+            return
+        batches: dict[str, list[Attempt]] = {}
+        passed: list[Task] = []
+        while self._pending and (available := self._lanes.available(self.state)):
+            task = self._pending.popleft()
+            barred = self._barred.get(task.index, set())
+            fitting = [view for view in available if view.name not in barred]
+            if not fitting:
+                passed.append(task)
+                continue
+            attempt = self._attempt(task, self._choose(task, fitting))
+            self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source))
+            self._attempts[task.index] = attempt
+            batches.setdefault(attempt.source, []).append(attempt)
+        self._pending.extendleft(reversed(passed))
+        if batches:
+            self._journal.sync()
+        for name, batch in batches.items():
+            self._submit(name, batch)
+
+    def _settling(self, now: float) -> bool:
+        """Whether slower sources are given a moment to start, so that the first deal is fair."""
+        until = self._lanes.settles_at()
+        return until is not None and now < until
+
+    def _choose(self, task: Task, available: Sequence[SourceView]) -> str:
+        try:
+            return self._lanes.choose(task, available)
+        except StrategyFault as e:
+            self.record(ev.StrategyFailed(self._lanes.fall_back(), str(e)))
+            log.warning("%s; round_robin goes on in its place", e)
+            return self._lanes.choose(task, available)
+
+    def _attempt(self, task: Task, source: str) -> Attempt:
+        last = self.state.tasks[task.index].attempt
+        return Attempt(
+            task=task,
+            number=1 if last is None else last.number + 1,
+            epoch=self._owner.epoch,
+            source=source,
+            timeout=self._config.timeout,
+            grace=self._config.grace,
+        )
+
+    def _submit(self, name: str, batch: Sequence[Attempt]) -> None:
+        try:
+            self._lanes[name].submit(batch)
+        except Rejected as e:
+            outcome = Outcome.failed(Cause.REJECTED, str(e))
+        except Unavailable as e:
+            outcome = Outcome.failed(Cause.LOST, f"not submitted: {e}")
+            self.post(ev.SourceDown(name, str(e)))
+        else:
+            return
+        for attempt in batch:
+            self.post(ev.AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, name, outcome))
+
+    # --- what happens
+
+    def _wait(self) -> None:
+        """Handle everything that is in the queue, waiting for the first of it."""
+        now = time.monotonic()
+        moments = [now + HEARTBEAT]
+        if self._delayed:
+            moments.append(self._delayed[0][0])
+        if self._ending is not None:
+            moments.append(self._deadline)
+        settles = self._lanes.settles_at()
+        if settles is not None and settles > now:
+            moments.append(settles)
+        try:
+            message = self._queue.get(timeout=max(0.0, min(moments) - now))
+        except queue.Empty:
+            self._look_at_spool()
+            return
+        self._owner.check()
+        while True:
+            self._handle(message)
+            try:
+                message = self._queue.get_nowait()
+            except queue.Empty:
+                break
+        self._journal.sync()
+        if time.monotonic() >= self._next_look:
+            self._look_at_spool()
+
+    def _handle(self, message: Message) -> None:
+        if isinstance(message, ev.AttemptFinished):
+            self._finished(message)
+        elif isinstance(message, ev.AttemptStarted):
+            if is_current(self.state, message):
+                self.record(message)
+        elif isinstance(message, SourceReady):
+            self._ready(self._lanes[message.source])
+        elif isinstance(message, SourceUnusable):
+            self._lanes.settled(message.source)
+            self.record(ev.SourceDisabled(message.source, message.reason))
+            for attempt in self._left.pop(message.source, ()):
+                self.post(settle(self._records, attempt, f"its source can't be started: {message.reason}"))
+        elif isinstance(message, Signal):
+            self._signalled(message.signum)
+        elif isinstance(message, ev.SourceDown) and message.final:
+            self.record(message)
+            self.record(ev.SourceDisabled(message.source, message.reason))
+        else:
+            self.record(message)
+
+    def _ready(self, source: Source) -> None:
+        self._lanes.settled(source.name)
+        self.record(ev.SourceStarted(source.name, source.type, source.slots, dict(source.describe())))
+        left = self._left.pop(source.name, ())
+        if left:
+            source.attach(left)
+
+    def _finished(self, event: ev.AttemptFinished) -> None:
+        if not is_current(self.state, event):
+            known = self.state.tasks.get(event.task)
+            if known is None or known.attempt is None or known.attempt.outcome != event.outcome:
+                self.record(ev.ResultStale(event.task, event.attempt, event.epoch, event.source, event.outcome))
+            return
+        task = self._tasks[event.task]
+        del self._attempts[event.task]
+        outcome, delay = self._decide(task, event)
+        self.record(dataclasses.replace(event, outcome=outcome, retry_in=delay))
+        if delay is None:
+            del self._tasks[event.task]
+            self._barred.pop(event.task, None)
+            if not outcome.completed:
+                self._count_failures()
+        elif delay > 0:
+            heapq.heappush(self._delayed, (time.monotonic() + delay, event.task, task))
+        else:
+            self._pending.appendleft(task)
+
+    def _decide(self, task: Task, event: ev.AttemptFinished) -> tuple[Outcome, float | None]:
+        outcome, known = event.outcome, self.state.tasks[task.index]
+        if outcome.cause is Cause.REJECTED:
+            barred = self._barred.setdefault(task.index, set())
+            barred.add(event.source)
+            return outcome, None if barred >= set(self._lanes.names) else 0.0
+        delay = retry_delay(self._config.compute, outcome, known.failures)
+        if outcome.cause is Cause.LOST and delay is None:
+            where = outcome.host or (known.attempt.host if known.attempt else None) or "unknown host"
+            hosts = ", ".join([*known.lost_on, f"{where} ({event.source})"])
+            words = f"{outcome.message}; the task took {LOST_LIMIT} workers down with it, on {hosts}"
+            outcome = dataclasses.replace(outcome, message=words)
+        return outcome, delay
+
+    def _count_failures(self) -> None:
+        limit = self._config.fail_fast
+        if limit is None:
+            return
+        failed = self.state.counts[TaskState.FAILED]
+        if failed >= (limit if limit >= 1 else limit * self.state.total):
+            self._end(FailFast(f"{failed} of {self.state.total} tasks failed, as many as fail_fast={limit:g} allows"))
+
+    # --- the end before the end
+
+    def _end(self, why: SweepStopped) -> None:
+        """Hand nothing out any more and end what runs; `run` raises `why` when that is done."""
+        if self._ending is not None:
+            return
+        self._ending = why
+        self._deadline = time.monotonic() + self._config.grace + 5.0
+        for source in self._lanes:
+            active = [a for a in self._attempts.values() if a.source == source.name]
+            if active:
+                source.cancel(active)
+
+    def _check_sources(self) -> None:
+        """End the sweep when work is left and nothing can ever take it."""
+        if self._attempts or self._ending is not None:
+            return
+        reasons = self._lanes.dead(self.state)
+        if reasons is not None:
+            told = "\n".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+            self._end(NoSourceLeft(f"no source can run the remaining tasks\n{told}"))
+
+    def _signalled(self, signum: int) -> None:
+        name = signal.Signals(signum).name
+        if self._ending is not None:
+            self._deadline = 0.0
+            return
+        log.warning("%s: ending the running tasks; once more ends at once", name)
+        self._end(SweepInterrupted(f"the sweep was interrupted by {name}", signum))
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Have SIGINT and SIGTERM end the sweep in order; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {
+            signum: signal.signal(signum, lambda number, frame: self.post(Signal(number)))
+            for signum in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    # --- commands from outside
+
+    def _look_at_spool(self) -> None:
+        self._next_look = time.monotonic() + HEARTBEAT
+        self._owner.check()
+        for command in self._spool.poll():
+            if command.command == "cancel":
+                self._end(SweepInterrupted("the sweep was cancelled by command"))
+                ok, message = True, "the sweep is ending"
+            else:
+                ok, message = False, f"unknown command '{command.command}'"
+            self.record(ev.CommandDone(command.id, command.command, ok, message))
+            self._spool.done(command)

@@ -1,0 +1,133 @@
+"""The sources of a sweep as the engine deals with them: starting, ready, free, and whose turn it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hsm_core import strategies
+from hsm_core.exceptions import SourceError
+from hsm_core.sources.base import Post, Source, SweepContext
+from hsm_core.state import SweepState
+from hsm_core.task import Task
+
+SETTLE = 1.0
+"""seconds the first deal waits for the other sources once one is ready"""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A source with what the selection and the configuration say about it."""
+
+    source: Source
+    weight: float
+    priority: int
+
+
+@dataclass(frozen=True)
+class SourceReady:
+    """Posted by the thread that started a source."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class SourceUnusable:
+    """Posted by the thread that could not start a source."""
+
+    source: str
+    reason: str
+
+
+class Lanes:
+    """All sources of a sweep, in the order of the selection, and the strategy that deals tasks to them."""
+
+    def __init__(self, lanes: Mapping[str, Lane], strategy: strategies.Strategy) -> None:
+        self._lanes = lanes
+        self._strategy = strategy
+        self._starting = set(lanes)
+        self._first_ready: float | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._lanes
+
+    def __iter__(self) -> Iterator[Source]:
+        return (lane.source for lane in self._lanes.values())
+
+    def __getitem__(self, name: str) -> Source:
+        return self._lanes[name].source
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._lanes.keys()
+
+    def start(self, sweep: SweepContext, post: Callable[[SourceReady | SourceUnusable], None], events: Post) -> None:
+        """Start every source in a thread of its own; each posts SourceReady or SourceUnusable."""
+
+        def run(source: Source) -> None:
+            try:
+                source.start(sweep, events)
+            except SourceError as e:
+                post(SourceUnusable(source.name, str(e)))
+            else:
+                post(SourceReady(source.name))
+
+        for source in self:
+            threading.Thread(target=run, args=(source,), name=f"hsm-start-{source.name}", daemon=True).start()
+
+    def stop(self, timeout: float) -> None:
+        for source in self:
+            source.stop(timeout)
+
+    def settled(self, name: str) -> None:
+        """Take note that a source is ready, or never will be."""
+        self._starting.discard(name)
+        self._first_ready = self._first_ready or time.monotonic()
+
+    @property
+    def starting(self) -> bool:
+        return bool(self._starting)
+
+    def settles_at(self) -> float | None:
+        """The monotonic time until which the first deal waits for slower sources; None: no more waiting.
+
+        Without that the sources that start quickest would get the first tasks, whatever the
+        strategy says.
+        """
+        if not self._starting:
+            return None
+        return float("inf") if self._first_ready is None else self._first_ready + SETTLE
+
+    def available(self, state: SweepState) -> list[strategies.SourceView]:
+        """The sources with a free slot, as a strategy sees them."""
+        views = []
+        for name, lane in self._lanes.items():
+            seen, source = state.sources.get(name), lane.source
+            if name in self._starting or seen is None or seen.down is not None or seen.disabled is not None:
+                continue
+            if seen.active < source.slots:
+                facts = (name, source.type, source.slots, seen.active, lane.weight, lane.priority, source.has_gpu)
+                views.append(strategies.SourceView(*facts))
+        return views
+
+    def choose(self, task: Task, available: Sequence[strategies.SourceView]) -> str:
+        """The source the strategy gives the task to. Raises StrategyFault."""
+        return strategies.choose(self._strategy, task, available).name
+
+    def fall_back(self) -> str:
+        """Go on with round robin; returns the name of the strategy that had to go."""
+        name = type(self._strategy).__name__
+        self._strategy = strategies.RoundRobin()
+        return name
+
+    def dead(self, state: SweepState) -> dict[str, list[str]] | None:
+        """When no source can ever take a task again: the reasons, each with the sources it holds for."""
+        reasons: dict[str, list[str]] = {}
+        for name in self._lanes:
+            seen = state.sources.get(name)
+            if name in self._starting or seen is None or seen.disabled is None:
+                return None
+            reasons.setdefault(seen.disabled.removeprefix(f"{name}: "), []).append(name)
+        return reasons

@@ -1,0 +1,99 @@
+"""The payload of a sweep: what every task needs beside its own overrides.
+
+Written once per launcher into the sweep directory, read by zygotes and workers
+(`hsm_core.remote.app.Payload`). JSON for what is plain, one pickle for Hydra's objects;
+classes of the app are pickled by reference, since the app is imported there first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobRuntime
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hsm_core.entry import Entry, app_dir
+from hsm_core.exceptions import SnapshotError
+from hsm_core.snapshot import Snapshot, take
+
+log = logging.getLogger(__name__)
+
+
+def write(
+    folder: Path, snapshot: Path, config: DictConfig, context: HydraContext, function: TaskFunction, entry: Entry | None
+) -> Snapshot:
+    """Freeze code, configuration and context; returns the snapshot that was taken.
+
+    `entry` is what `hsm_core.entry.find_entry` found: without one the function goes by value.
+    Raises SnapshotError when something can't be frozen.
+    """
+    search_path = [(e.provider, e.path) for e in context.config_loader.get_search_path().get_path()]
+    frozen = take(app_dir(entry), _config_dirs(config), snapshot)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    objects: dict[str, Any] = {
+        "config": config,
+        "callbacks": context.callbacks,
+        "execution_whitelist": getattr(context, "execution_whitelist", None),
+    }
+    if entry is None:
+        entry = {"kind": "value", "path": sys.path}
+        blob = _by_value(function, objects)
+    else:
+        blob = _by_reference(objects)
+    facts: Mapping[str, Any] = {
+        "format": 1,
+        "entry": entry,
+        "cwd": os.getcwd(),
+        "job_name": JobRuntime.instance().get("name"),
+        "search_path": search_path,
+        "frozen": frozen.roots,
+    }
+    _put(folder / "payload.json", json.dumps(facts, indent=1).encode())
+    _put(folder / "payload.pkl", blob)
+    return frozen
+
+
+def _by_reference(objects: dict[str, Any]) -> bytes:
+    try:
+        return pickle.dumps(objects)
+    except Exception as e:  # foreign objects may raise anything when pickled
+        first = e
+    try:
+        # A callback which can't be pickled is made anew from its configuration.
+        return pickle.dumps({**objects, "callbacks": None})
+    except Exception as e:
+        raise SnapshotError(f"the configuration of the sweep can't be sent to the tasks: {e}") from first
+
+
+def _by_value(function: TaskFunction, objects: dict[str, Any]) -> bytes:
+    import cloudpickle
+    from hydra.core.singleton import Singleton
+
+    try:
+        blob: bytes = cloudpickle.dumps({**objects, "function": function, "singletons": Singleton.get_state()})
+    except Exception as e:  # foreign objects may raise anything when pickled
+        raise SnapshotError(
+            f"the task function {function!r} can't be sent to the tasks: {e}. hsm found no program to run again for it "
+            "(a notebook, a test, a debugger); define it in a module that can be imported."
+        ) from e
+    return blob
+
+
+def _config_dirs(config: DictConfig) -> list[Path]:
+    sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
+    return [Path(s.path).resolve() for s in sources if s.schema == "file"]
+
+
+def _put(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+        f.write(data)
+    os.rename(temporary, path)

@@ -1,0 +1,130 @@
+"""Freezing what tasks will read: the app's Python files and its configuration files.
+
+The copies stand in the sweep directory; `hsm_core.remote.frozen` reads them on the compute
+side. Staged under another name, then renamed: a snapshot that is there is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsm_core.exceptions import SnapshotError
+
+SUFFIXES = (".py", ".yaml", ".yml")
+FILE_LIMIT = 20_000
+"""files a snapshot may hold"""
+WALK_LIMIT = 200_000
+"""directory entries looked at in a folder that is not under git"""
+
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "multirun", "outputs"})
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    roots: Mapping[str, str]
+    """frozen folder -> its copy"""
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path) -> Snapshot:
+    """Freeze the project around `app_dir` and the configuration folders outside of it.
+
+    The project is the git work tree that holds `app_dir`, else that folder. Folders of
+    installed packages are left alone. Afterwards `target` holds all copies. Raises
+    SnapshotError when there are too many files or they can't be copied.
+    """
+    staging = target.with_name(target.name + ".part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True, mode=0o700)
+    roots: dict[Path, str] = {}
+    commit, dirty = None, None
+    if app_dir is not None and not _installed(app_dir):
+        top = _git(app_dir, "rev-parse", "--show-toplevel")
+        project = Path(top.strip()) if top else app_dir
+        if top:
+            commit = (_git(project, "rev-parse", "HEAD") or "").strip() or None
+            dirty = bool(_git(project, "status", "--porcelain", "--untracked-files=no"))
+        roots[project] = "project"
+        _copy(project, _project_files(project, bool(top)), staging / "project")
+    for number, folder in enumerate(config_dirs):
+        if folder.is_dir() and not _installed(folder) and not any(_holds(staging, roots, r, folder) for r in roots):
+            roots[folder] = f"conf-{number}"
+            _copy(folder, _walk(folder), staging / f"conf-{number}")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(staging, target)
+    return Snapshot({str(root): str(target / name) for root, name in roots.items()}, commit, dirty)
+
+
+def _holds(staging: Path, roots: Mapping[Path, str], root: Path, folder: Path) -> bool:
+    return folder.is_relative_to(root) and (staging / roots[root] / folder.relative_to(root)).is_dir()
+
+
+def _installed(folder: Path) -> bool:
+    """Whether a folder belongs to installed packages or to Python itself."""
+    return any(folder.is_relative_to(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))
+
+
+def _project_files(project: Path, git: bool) -> Iterator[Path]:
+    listed = _git(project, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if git else None
+    if listed is None:
+        yield from _walk(project)
+        return
+    for name in listed.split("\0"):
+        path = Path(name)
+        if name.endswith(SUFFIXES) and not _SKIPPED.intersection(path.parts) and (project / path).is_file():
+            yield path
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    seen = 0
+    for here, folders, files in os.walk(folder):
+        folders[:] = [
+            f
+            for f in folders
+            if f not in _SKIPPED and not f.startswith(".") and not os.path.exists(os.path.join(here, f, "pyvenv.cfg"))
+        ]
+        if ".hsm" in os.listdir(here):  # a sweep's own directory
+            folders.clear()
+            continue
+        seen += len(folders) + len(files)
+        if seen > WALK_LIMIT:
+            raise SnapshotError(
+                f"{folder} holds more than {WALK_LIMIT} files and folders, too many to freeze the app's code from. "
+                "Put the app into a folder of its own, or under git."
+            )
+        yield from (Path(here, f).relative_to(folder) for f in files if f.endswith(SUFFIXES))
+
+
+def _copy(root: Path, files: Iterable[Path], target: Path) -> None:
+    target.mkdir(mode=0o700)
+    made = {target}
+    for count, name in enumerate(files):
+        if count >= FILE_LIMIT:
+            raise SnapshotError(
+                f"{root} holds more than {FILE_LIMIT} Python and YAML files, too many to freeze. "
+                "Let .gitignore name those that are no part of the app."
+            )
+        copy = target / name
+        if copy.parent not in made:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            made.add(copy.parent)
+        try:
+            shutil.copy2(root / name, copy)
+        except OSError as e:
+            raise SnapshotError(f"{root / name} can't be frozen: {e.strerror}") from e
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    """What git answers; None where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None

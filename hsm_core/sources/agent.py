@@ -1,0 +1,215 @@
+"""Sources that run tasks through an agent: what is the same for every way to reach one.
+
+A subclass opens the line to its agent; this class speaks the agent's protocol
+(`hsm_core.remote.agent`), one JSON object a line, and turns its words into events.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import IO, Any
+
+from hsm_core.config import SourceConfig
+from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
+from hsm_core.exceptions import SourceError, Unavailable
+from hsm_core.records import outcome_of, settle
+from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
+from hsm_core.task import Attempt, Cause, Outcome
+
+RESTARTS = 3
+"""agents that may end by themselves, one after the other without a task started between"""
+
+
+class Line:
+    """The line to one agent: what it reads, what it writes, and how to hang up."""
+
+    def __init__(self, requests: IO[bytes], events: IO[bytes]) -> None:
+        self.requests = requests
+        self.events = events
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the agent has ended; make it end after `timeout` seconds."""
+        raise NotImplementedError
+
+
+class AgentSource(Source):
+    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
+        super().__init__(name, config, slots)
+        self._lock = threading.Lock()
+        self._active: dict[str, Attempt] = {}
+        self._commands: dict[int, Future[CommandResult]] = {}
+        self._numbers = itertools.count(1)
+        self._line: Line | None = None
+        self._reader: threading.Thread | None = None
+        self._ready: Future[Mapping[str, Any]] = Future()
+        self._facts: Mapping[str, Any] = {}
+        self._stopping = False
+        self._deaths = 0
+
+    @abstractmethod
+    def _open(self) -> Line:
+        """Start the agent and return the line to it. Raises SourceError."""
+
+    @abstractmethod
+    def _fence(self) -> None:
+        """Make sure nothing of an agent that is gone runs any more; returns once that is so."""
+
+    def describe(self) -> Mapping[str, Any]:
+        return self._facts
+
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        self._sweep, self._post = sweep, post
+        self._connect()
+
+    def _connect(self) -> None:
+        self._ready = Future()
+        self._line = self._open()
+        self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
+        self._reader.start()
+        self._facts = self._ready.result()
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        with self._lock:
+            self._active.update((a.id, a) for a in attempts)
+        self._send({"do": "run", "attempts": [_spec(a) for a in attempts]})
+
+    def attach(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            self._post(settle(self._sweep.records, attempt, "its launcher and agent are gone"))
+
+    def cancel(self, attempts: Sequence[Attempt]) -> None:
+        self._send({"do": "cancel", "ids": [a.id for a in attempts]})
+
+    def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
+        number = next(self._numbers)
+        answer: Future[CommandResult] = Future()
+        self._commands[number] = answer
+        self._send({"do": "command", "id": number, "argv": list(command), "timeout": timeout})
+        try:
+            return answer.result(timeout + 5.0)
+        except FutureTimeout:
+            raise Unavailable(f"{self.name}: the agent did not answer within {timeout + 5.0:g} s") from None
+        finally:
+            self._commands.pop(number, None)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        if self._stopping or self._line is None:
+            return
+        self._stopping = True
+        grace = max(0.0, min(timeout - 2.0, self._sweep.config.grace))
+        self._send({"do": "stop", "grace": grace})
+        self._line.requests.close()
+        self._line.wait(timeout)
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join()
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        """Hand a request to the agent; one that is gone is dealt with by the reader."""
+        assert self._line is not None
+        data = json.dumps(request).encode() + b"\n"
+        with self._lock:
+            try:
+                self._line.requests.write(data)
+                self._line.requests.flush()
+            except (BrokenPipeError, ValueError):
+                return
+
+    def _read(self, line: Line) -> None:
+        for text in line.events:
+            self._hear(json.loads(text))
+        line.events.close()
+        if not self._ready.done():
+            self._ready.set_exception(SourceError(f"{self.name}: the agent ended before it was ready; see {self._log}"))
+        elif not self._stopping:
+            self._recover()
+
+    @property
+    def _log(self) -> str:
+        """Where the agent's side writes what has no other place."""
+        return str(self._sweep.directory / ".hsm" / "agents" / f"{self.name}.log")
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        kind = event.pop("ev")
+        if kind == "ready":
+            if not self._ready.done():
+                self._ready.set_result(event)
+        elif kind == "unusable":
+            self._unusable(event["reason"])
+        elif kind == "started":
+            self._deaths = 0
+            self._started(event)
+        elif kind == "finished":
+            self._finished(event["id"], outcome_of(event["record"], event["id"]))
+        elif kind == "lost":
+            self._finished(event["id"], Outcome.failed(Cause(event["cause"]), event["reason"], host=event["host"]))
+        elif kind == "command":
+            self._answer(event)
+        elif kind == "note":
+            self._post(Note(event["level"], event["message"], source=self.name))
+
+    def _unusable(self, reason: str) -> None:
+        error = SourceError(f"{self.name}: {reason}")
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        else:
+            self._post(SourceDown(self.name, reason, final=True))
+
+    def _started(self, event: Mapping[str, Any]) -> None:
+        attempt = self._active.get(event["id"])
+        if attempt is not None:
+            facts = {key: event.get(key) for key in ("host", "pid", "output_dir")}
+            self._post(AttemptStarted(attempt.task.index, attempt.number, attempt.epoch, self.name, **facts))
+
+    def _finished(self, attempt_id: str, outcome: Outcome) -> None:
+        with self._lock:
+            attempt = self._active.pop(attempt_id, None)
+        if attempt is not None:
+            self._post(AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, self.name, outcome))
+
+    def _answer(self, event: Mapping[str, Any]) -> None:
+        answer = self._commands.get(event["id"])
+        if answer is None:
+            return
+        if "error" in event:
+            answer.set_exception(Unavailable(f"{self.name}: {event['error']}"))
+        else:
+            answer.set_result(CommandResult(event["exit_code"], event["stdout"], event["stderr"]))
+
+    def _recover(self) -> None:
+        """The agent ended by itself: settle what it ran, and start another."""
+        self._deaths += 1
+        given_up = self._deaths >= RESTARTS
+        self._post(SourceDown(self.name, f"its agent ended by itself; see {self._log}", final=given_up))
+        self._fence()
+        with self._lock:
+            orphans, self._active = list(self._active.values()), {}
+        for attempt in orphans:
+            self._post(settle(self._sweep.records, attempt, "its agent ended by itself"))
+        if given_up:
+            return
+        try:
+            self._connect()
+        except SourceError as e:
+            self._post(SourceDown(self.name, str(e), final=True))
+        else:
+            self._post(SourceUp(self.name))
+
+
+def _spec(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "id": attempt.id,
+        "name": attempt.task.name,
+        "task": attempt.task.index,
+        "attempt": attempt.number,
+        "epoch": attempt.epoch,
+        "source": attempt.source,
+        "overrides": attempt.task.overrides,
+        "timeout": attempt.timeout,
+        "grace": attempt.grace,
+    }

@@ -1,0 +1,136 @@
+"""What a source is: the interface between the engine and a place that runs tasks.
+
+A third party's source subclasses `Source`, names itself in the entry-point group `hsm.sources`
+and inherits the conformance suite of `hsm_core.testing`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsm_core.config import HsmConfig, SourceConfig
+from hsm_core.events import SourceEvent
+from hsm_core.task import Attempt
+
+Post = Callable[[SourceEvent], None]
+"""How a source answers; may be called from any thread, never blocks."""
+
+
+@dataclass(frozen=True)
+class SweepContext:
+    """What a source has to know of the sweep it works for."""
+
+    id: str
+    directory: Path
+    epoch: int
+    payload: Path
+    """folder made by `hsm_core.payload.write`: all that a task needs beside its overrides"""
+    config: HsmConfig
+    threads_per_task: int
+    """how many threads a task's numerical libraries may start"""
+
+    @property
+    def records(self) -> Path:
+        """Folder of the result records."""
+        return self.directory / ".hsm" / "results"
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What `run_command` brought back. `exit_code` is negative for a signal."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Source(ABC):
+    """A named place with `slots` slots.
+
+    A source answers only through the `post` it got from `start`. It never retries, never
+    decides and never raises from a thread of its own: what it can't do it posts.
+    For every attempt given to `submit` or `attach` it posts exactly one `AttemptFinished`,
+    unless it is stopped first; `AttemptStarted` comes before that where the task began.
+    """
+
+    type: str
+
+    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
+        self.name = name
+        self.config = config
+        self.slots = slots
+
+    @classmethod
+    def default_slots(cls, config: SourceConfig) -> int:
+        """Slots of a source whose configuration names none."""
+        return 1
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether tasks there can be given a GPU, as far as the configuration or the host tells."""
+        return bool(self.config.gpus)
+
+    @property
+    def load(self) -> float | None:
+        """The host's own load (running processes per core) as last heard, None if unknown."""
+        return None
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts for people and the journal, as JSON."""
+        return {}
+
+    @abstractmethod
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        """Connect and prepare everything that tasks share.
+
+        Returns when `submit` can be called. Raises SourceError, and leaves nothing running,
+        when the source can't be used.
+        """
+
+    @abstractmethod
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        """Take a batch; returns at once.
+
+        Raises Rejected or Unavailable when none of the batch was taken; what fails later, or
+        for some of them only, is posted.
+        """
+
+    @abstractmethod
+    def attach(self, attempts: Sequence[Attempt]) -> None:
+        """Take over attempts that an earlier launcher submitted; returns at once.
+
+        Each is posted as finished once that is known: with its result record if it left one,
+        with cause `lost` once it is proven that it never will.
+        """
+
+    @abstractmethod
+    def cancel(self, attempts: Sequence[Attempt]) -> None:
+        """End these with everything they started; returns at once, idempotent.
+
+        Each of them that had not ended is posted as finished with cause `cancelled`.
+        """
+
+    @abstractmethod
+    def collect(self, attempts: Sequence[Attempt]) -> None:
+        """Bring the output directories home; afterwards each is complete in the sweep directory.
+
+        Incremental and resumable. Raises Unavailable when the source can't be reached.
+        """
+
+    @abstractmethod
+    def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
+        """Run a program there and wait for it, at most `timeout` seconds.
+
+        Raises Unavailable when it can't be started or takes longer; then it has been killed.
+        """
+
+    @abstractmethod
+    def stop(self, timeout: float = 10.0) -> None:
+        """End everything that still runs there, within `timeout` seconds; idempotent.
+
+        Afterwards no process of ours is left and nothing more is posted.
+        """

@@ -1,0 +1,163 @@
+"""Tasks on this machine, through an agent that is our child."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+import hsm_core.remote
+from hsm_core.config import SourceConfig
+from hsm_core.exceptions import SourceError
+from hsm_core.sources.agent import AgentSource, Line
+from hsm_core.sources.base import Post, SweepContext
+
+MARK = "HSM_MARK"
+"""variable in the environment of every process of a sweep: sweep directory, epoch, source"""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+"""what numerical libraries read to learn how many threads to start"""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalSource(AgentSource):
+    type = "local"
+
+    @classmethod
+    def default_slots(cls, config: SourceConfig) -> int:
+        return cores()
+
+    @property
+    def has_gpu(self) -> bool:
+        if self.config.gpus is None:
+            return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        return bool(self.config.gpus)
+
+    @property
+    def load(self) -> float | None:
+        return os.getloadavg()[0] / cores()
+
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        for key in ("conda_env", "setup", "module_commands"):
+            if getattr(self.config, key):
+                raise SourceError(
+                    f"{self.name}: {key} does not work on a local source; "
+                    f"name the interpreter to use with compute_sources.{self.name}.python"
+                )
+        if sweep.epoch > 1:
+            end_processes(f"{sweep.directory}:", below=sweep.epoch)
+        super().start(sweep, post)
+
+    def collect(self, attempts: object) -> None:
+        """The output directories are in the sweep directory from the start."""
+
+    def _open(self) -> Line:
+        python = self.config.python or sys.executable
+        found = shutil.which(os.path.expanduser(python))
+        if found is None:
+            raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
+        agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
+        mode = self.config.worker or self._sweep.config.worker
+        Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+            child = subprocess.Popen(
+                [found, *flags, str(agent), "agent", self._sweep.payload, self._sweep.records, mode, self._log],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        return _Child(child)
+
+    def _environment(self) -> dict[str, str]:
+        env = dict(os.environ)
+        for name in THREAD_VARIABLES:
+            env.setdefault(name, str(self._sweep.threads_per_task))
+        values: Mapping[str, object] = self.config.env.get("set") or {}
+        env.update((name, str(value)) for name, value in values.items())
+        env["HSM_SWEEP_ID"] = self._sweep.id
+        env["HSM_SWEEP_DIR"] = str(self._sweep.directory)
+        env[MARK] = self._mark
+        return env
+
+    @property
+    def _mark(self) -> str:
+        return f"{self._sweep.directory}:{self._sweep.epoch}:{self.name}"
+
+    def _fence(self) -> None:
+        end_processes(self._mark)
+
+
+class _Child(Line):
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None and child.stdout is not None
+        super().__init__(child.stdin, child.stdout)
+        self._child = child
+
+    def wait(self, timeout: float) -> None:
+        try:
+            self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._child.send_signal(signal.SIGTERM)
+            try:
+                self._child.wait(3.0)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+
+def marked_processes(mark: str, below: int | None = None) -> list[psutil.Process]:
+    """Processes of this user whose mark starts so; with `below`, only those of earlier epochs."""
+    found = []
+    for candidate in psutil.process_iter():
+        try:
+            value = candidate.environ().get(MARK, "")
+        except (psutil.Error, OSError):
+            continue
+        if candidate.pid == os.getpid() or not value.startswith(mark):
+            continue
+        if below is None or int(value[len(mark) :].split(":")[0]) < below:
+            found.append(candidate)
+    return found
+
+
+def end_processes(mark: str, below: int | None = None, patience: float = 3.0) -> None:
+    """End all processes so marked. Afterwards none is left.
+
+    Agents get `patience` seconds to end their tasks and leave records; the rest is killed.
+    """
+    processes = marked_processes(mark, below)
+    for candidate in processes:
+        try:
+            if "agent" in candidate.cmdline():
+                candidate.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    _, stubborn = psutil.wait_procs(processes, patience)
+    while stubborn:
+        for candidate in stubborn:
+            try:
+                candidate.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(stubborn, 1.0)
+        stubborn = marked_processes(mark, below)

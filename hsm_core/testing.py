@@ -1,0 +1,340 @@
+"""The conformance suite for sources: what the engine relies on, for yours as for ours.
+
+    class TestMySource(SourceSuite):
+        @pytest.fixture
+        def source(self) -> Source:
+            return MySource("mine", SourceConfig(type="mine"), slots=2)
+
+The tests run a small Hydra app on the source. They want the source's tasks to see the sweep
+directory that the test made; a source without shared files brings it home by `collect`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
+
+from hsm_core import payload
+from hsm_core.config import HsmConfig
+from hsm_core.events import AttemptFinished, AttemptStarted, SourceEvent
+from hsm_core.exceptions import Unavailable
+from hsm_core.override_text import quote
+from hsm_core.sources.base import Source, SweepContext
+from hsm_core.task import Attempt, Cause, Task, TaskState
+
+PATIENCE = 60.0
+"""seconds the suite waits for an event before it calls it missing"""
+
+APP = '''
+import ctypes, json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+
+@hydra.main(version_base=None, config_path=None)
+def main(cfg):
+    out = Path(HydraConfig.get().runtime.output_dir)
+    (out / "pid").write_text(str(os.getpid()))
+    do = cfg.do
+    if do == "return":
+        return OmegaConf.to_container(cfg).get("value")
+    if do == "raise":
+        raise ValueError("no luck with it")
+    if do == "exit":
+        os._exit(cfg.code)
+    if do == "signal":
+        os.kill(os.getpid(), cfg.number)
+    if do == "segfault":
+        ctypes.string_at(0)
+    if do == "hang":
+        if cfg.stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (out / "hanging").touch()
+        while True:
+            time.sleep(60)
+    if do == "daemon":
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        (out / "daemon").write_text(str(child.pid))
+    if do == "show":
+        (out / "text.json").write_text(json.dumps(cfg.text))
+    if do == "noise":
+        os.write(1, bytes(range(256)) * 64 + b"\\x1b]0;evil\\x07")
+        os.write(1, b"x" * cfg.size)
+    if do == "lock":
+        import threading
+        return threading.Lock()
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+class Bench:
+    """A sweep directory with the app's payload, and the events a source posts."""
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self.source = source
+        self.directory = folder / "sweep"
+        self.events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
+        self.seen: list[SourceEvent] = []
+        self._app = folder / "app" / "app.py"
+        self._app.parent.mkdir(parents=True)
+        self._app.write_text(APP)
+        for name in ("results", "agents"):
+            (self.directory / ".hsm" / name).mkdir(parents=True)
+
+    def start(self, epoch: int = 1) -> None:
+        self._write_payload()
+        self.source.start(self.context(epoch), self.events.put)
+
+    def context(self, epoch: int) -> SweepContext:
+        hsm = self.directory / ".hsm"
+        return SweepContext("sweep_test", self.directory, epoch, hsm / "payload", HsmConfig(grace=1.0), 1)
+
+    def _write_payload(self) -> None:
+        """What `hsm_core.session` does for a launcher, for the suite's app."""
+        GlobalHydra.instance().clear()
+        try:
+            hydra = Hydra.create_main_hydra2("app", create_automatic_config_search_path(str(self._app), None, None))
+            overrides = [f"hydra.sweep.dir='{self.directory}'", "hydra.mode=MULTIRUN", "+do=return", "+value=1"]
+            config = hydra.config_loader.load_configuration(None, overrides, RunMode.MULTIRUN)
+            config.hydra.overrides.task.clear()
+            entry = {"kind": "script", "path": str(self._app), "argv0": str(self._app), "args": []}
+            payload.write(
+                self.directory / ".hsm" / "payload",
+                self.directory / ".hsm" / "snapshot",
+                config,
+                HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
+                _no_function,
+                {**entry, "function": "__main__:main"},
+            )
+        finally:
+            GlobalHydra.instance().clear()
+
+    def attempt(self, index: int, *overrides: str, number: int = 1, timeout: float | None = None) -> Attempt:
+        task = Task(index, tuple(f"+{o}" for o in overrides), f"key{index}")
+        return Attempt(task, number, 1, self.source.name, timeout=timeout, grace=1.0)
+
+    def wait(self, wanted: Callable[[SourceEvent], bool]) -> SourceEvent:
+        """The next event that fits; earlier ones are kept in `seen`. Fails after `PATIENCE` seconds."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                pytest.fail(f"the event did not come; these did: {self.seen}")
+            self.seen.append(event)
+            if wanted(event):
+                return event
+
+    def started(self, attempt: Attempt) -> AttemptStarted:
+        kinds = (AttemptStarted, AttemptFinished)
+        event = self.wait(lambda e: isinstance(e, kinds) and e.task == attempt.task.index)
+        assert isinstance(event, AttemptStarted), f"it ended before it started: {event}"
+        return event
+
+    def finished(self, attempt: Attempt) -> AttemptFinished:
+        """How the attempt ended; it must not have ended before."""
+        event = self.wait(lambda e: isinstance(e, AttemptFinished) and e.task == attempt.task.index)
+        assert isinstance(event, AttemptFinished)
+        assert (event.attempt, event.epoch, event.source) == (attempt.number, attempt.epoch, self.source.name)
+        return event
+
+    def run(self, index: int, *overrides: str, timeout: float | None = None) -> AttemptFinished:
+        attempt = self.attempt(index, *overrides, timeout=timeout)
+        self.source.submit([attempt])
+        return self.finished(attempt)
+
+    def record(self, event: AttemptFinished) -> Mapping[str, Any]:
+        assert event.outcome.record is not None
+        record: Mapping[str, Any] = json.loads((self.directory / event.outcome.record).read_text())
+        return record
+
+    def output(self, index: int, name: str) -> Path:
+        return self.directory / str(index) / name
+
+    def wait_for_file(self, path: Path) -> None:
+        wait_until(path.exists, f"{path} to appear")
+
+
+def _no_function(config: Any) -> None:
+    """The payload names the app's entry; its function is never sent."""
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll until the condition holds; fails after `PATIENCE` seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain for {what}")
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine lives; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return not Path("/proc").is_dir()
+
+
+class SourceSuite:
+    """The tests. A subclass gives the fixture `source`: a new source with at least two slots."""
+
+    @pytest.fixture
+    def source(self) -> Source:
+        raise NotImplementedError("a subclass of SourceSuite defines the fixture `source`")
+
+    @pytest.fixture
+    def bench(self, source: Source, tmp_path: Path) -> Iterator[Bench]:
+        bench = Bench(source, tmp_path)
+        bench.start()
+        yield bench
+        source.stop(10.0)
+
+    def test_completed(self, bench: Bench) -> None:
+        attempt = bench.attempt(0, "do=return", "value={a:[1,2.5,null],b:'ü'}")
+        bench.source.submit([attempt])
+        started = bench.started(attempt)
+        finished = bench.finished(attempt)
+        bench.source.collect([attempt])
+        assert started.pid is not None
+        assert started.output_dir is not None
+        assert finished.outcome.completed
+        assert finished.outcome.return_value == {"a": [1, 2.5, None], "b": "ü"}
+        assert finished.outcome.duration is not None
+        assert finished.outcome.duration > 0
+        assert finished.outcome.peak_memory is not None
+        assert finished.outcome.peak_memory > 1
+        assert {p.name for p in bench.output(0, "").iterdir()} >= {".hydra", "stdout.log", "stderr.log", "pid"}
+
+    def test_every_attempt_of_a_batch_ends_once(self, bench: Bench) -> None:
+        attempts = [bench.attempt(i, "do=return", f"value={i}") for i in range(6)]
+        bench.source.submit(attempts)
+        ended = [bench.wait(lambda e: isinstance(e, AttemptFinished)) for _ in attempts]
+        assert sorted(e.outcome.return_value for e in ended if isinstance(e, AttemptFinished)) == list(range(6))
+        assert bench.run(6, "do=return", "value=6").outcome.completed
+        assert sum(isinstance(e, AttemptFinished) for e in bench.seen) == 7
+
+    def test_exception(self, bench: Bench) -> None:
+        finished = bench.run(0, "do=raise")
+        assert finished.outcome.cause is Cause.ERROR
+        assert finished.outcome.message == "ValueError: no luck with it"
+        assert 'raise ValueError("no luck with it")' in bench.record(finished)["error"]["traceback"]
+
+    @pytest.mark.parametrize("code", [0, 3])
+    def test_exit_without_a_result(self, bench: Bench, code: int) -> None:
+        finished = bench.run(0, "do=exit", f"code={code}")
+        assert (finished.outcome.status, finished.outcome.cause) == (TaskState.FAILED, Cause.ERROR)
+        assert finished.outcome.exit_code == code
+        assert "without reporting a result" in finished.outcome.message
+
+    @pytest.mark.parametrize(("do", "number"), [("signal", 9), ("segfault", 11)])
+    def test_ended_by_a_signal(self, bench: Bench, do: str, number: int) -> None:
+        beside = bench.attempt(1, "do=hang", "stubborn=false")
+        bench.source.submit([beside])
+        bench.started(beside)
+        finished = bench.run(0, f"do={do}", "number=9")
+        assert finished.outcome.cause is Cause.LOST
+        assert finished.outcome.signal == number
+        assert f"signal {number}" in finished.outcome.message
+        bench.source.cancel([beside])
+        assert bench.finished(beside).outcome.cause is Cause.CANCELLED
+
+    def test_time_limit_of_a_task_that_ignores_sigterm(self, bench: Bench) -> None:
+        attempt = bench.attempt(0, "do=hang", "stubborn=true", timeout=2.0)
+        bench.source.submit([attempt])
+        finished = bench.finished(attempt)
+        assert finished.outcome.cause is Cause.TIMEOUT
+        assert "time limit of 2 s" in finished.outcome.message
+        assert not alive(int(bench.output(0, "pid").read_text()))
+
+    def test_cancel_is_idempotent(self, bench: Bench) -> None:
+        running, done = bench.attempt(0, "do=hang", "stubborn=true"), bench.attempt(1, "do=return", "value=1")
+        bench.source.submit([running, done])
+        bench.finished(done)
+        bench.wait_for_file(bench.output(0, "hanging"))
+        bench.source.cancel([running, done])
+        bench.source.cancel([running, done])
+        assert bench.finished(running).outcome.cause is Cause.CANCELLED
+        bench.source.cancel([running])
+        assert not alive(int(bench.output(0, "pid").read_text()))
+        assert bench.run(2, "do=return", "value=2").outcome.completed
+        assert sum(isinstance(e, AttemptFinished) for e in bench.seen) == 3
+
+    def test_what_a_task_leaves_behind_is_ended(self, bench: Bench) -> None:
+        finished = bench.run(0, "do=daemon")
+        assert finished.outcome.completed
+        assert "left behind" in (finished.outcome.warning or "")
+        assert not alive(int(bench.output(0, "daemon").read_text()))
+
+    @pytest.mark.parametrize(
+        "text", ["; touch marker", "$(touch marker)", "`touch marker`", "a'b\"c\\d", "x\ny\tz", "ünïcödé 🦆", "-rf --"]
+    )
+    def test_overrides_arrive_as_they_are(self, bench: Bench, text: str) -> None:
+        finished = bench.run(0, "do=show", f"text={quote(text)}")
+        bench.source.collect([bench.attempt(0)])
+        assert finished.outcome.completed
+        assert json.loads(bench.output(0, "text.json").read_text()) == text
+        assert not list(bench.directory.parent.rglob("marker"))
+
+    def test_any_output_is_kept_and_harms_nothing(self, bench: Bench) -> None:
+        size = 20_000_000
+        assert bench.run(0, "do=noise", f"size={size}").outcome.completed
+        bench.source.collect([bench.attempt(0)])
+        data = bench.output(0, "stdout.log").read_bytes()
+        assert data.endswith(b"\x1b]0;evil\x07" + b"x" * size)
+
+    def test_return_value_that_cannot_be_saved(self, bench: Bench) -> None:
+        finished = bench.run(0, "do=lock")
+        assert finished.outcome.completed
+        assert "return value cannot be saved: lock" in (finished.outcome.warning or "")
+
+    def test_run_command(self, bench: Bench) -> None:
+        result = bench.source.run_command(["sh", "-c", "echo out; echo err >&2; exit 3"])
+        assert (result.exit_code, result.stdout, result.stderr) == (3, "out\n", "err\n")
+
+    def test_run_command_that_fails(self, bench: Bench) -> None:
+        with pytest.raises(Unavailable):
+            bench.source.run_command(["no-such-program-anywhere"])
+        with pytest.raises(Unavailable):
+            bench.source.run_command(["sleep", "600"], timeout=0.2)
+
+    def test_attach_settles_what_an_earlier_launcher_left(self, bench: Bench) -> None:
+        done, never = bench.attempt(0, "do=return", "value=7"), bench.attempt(1, "do=return", "value=8")
+        bench.source.submit([done])
+        bench.finished(done)
+        bench.source.attach([done, never])
+        assert bench.finished(done).outcome.return_value == 7
+        assert bench.finished(never).outcome.cause is Cause.LOST
+
+    def test_stop_leaves_nothing(self, bench: Bench) -> None:
+        attempts = [bench.attempt(i, "do=hang", "stubborn=true") for i in range(2)]
+        bench.source.submit(attempts)
+        for index in range(2):
+            bench.wait_for_file(bench.output(index, "hanging"))
+        bench.source.stop(5.0)
+        bench.source.stop(5.0)
+        for index in range(2):
+            assert not alive(int(bench.output(index, "pid").read_text()))
