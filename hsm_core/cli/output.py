@@ -1,0 +1,103 @@
+"""What the commands print: one interface, rendered as text, as JSON or as bare names."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rich_click as click
+
+from hsm_core.text import printable, printable_lines
+
+_PIPE_WIDTH = 100_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table. `text` makes a row's value readable; whatever it returns is escaped."""
+
+    key: str
+    header: str
+    text: Callable[[Any], str] = str
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under columns; the first column names the row."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    title: str = ""
+
+
+class Output(ABC):
+    """Where a command's result goes. Errors and questions never come here."""
+
+    @abstractmethod
+    def show(self, data: Any, *parts: Table | str) -> None:
+        """Print one result: `data` (JSON) is all of it for programs, `parts` are the same for people."""
+
+
+class TextOutput(Output):
+    """Tables and lines. Piped into something they are as wide as they need to be."""
+
+    def show(self, data: Any, *parts: Table | str) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+        for part in parts:
+            if isinstance(part, str):
+                console.print(Text(printable_lines(part)), soft_wrap=True)
+            else:
+                console.print(_rich_table(part))
+
+
+class JsonOutput(Output):
+    """One JSON document a line."""
+
+    def show(self, data: Any, *parts: Table | str) -> None:
+        click.echo(json.dumps(data))
+
+
+class QuietOutput(Output):
+    """The names only: the first column of the first table, a line each."""
+
+    def show(self, data: Any, *parts: Table | str) -> None:
+        for table in [part for part in parts if isinstance(part, Table)][:1]:
+            name = table.columns[0]
+            for row in table.rows:
+                click.echo(printable(name.text(row[name.key])))
+
+
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--json` and `--quiet`, and the `output` they choose as its first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @click.option("--quiet", "-q", is_flag=True, help="Print names only, one a line.")
+    @functools.wraps(command)
+    def with_output(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> None:
+        if as_json and quiet:
+            raise click.UsageError("--json and --quiet exclude each other")
+        output = JsonOutput() if as_json else QuietOutput() if quiet else TextOutput()
+        command(output, *args, **kwargs)
+
+    return with_output
+
+
+def _rich_table(table: Table) -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    out = RichTable(title=Text(printable(table.title)) if table.title else None, title_justify="left")
+    for column in table.columns:
+        out.add_column(Text(column.header), justify="right" if column.right else "left", overflow="fold")
+    for row in table.rows:
+        out.add_row(*(Text(printable(column.text(row[column.key]))) for column in table.columns))
+    return out

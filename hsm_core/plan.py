@@ -1,0 +1,112 @@
+"""What a sweep would run: every point composed, nothing started, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hsm_core.dry_run import PLAN_FILE
+from hsm_core.lanes import Lanes
+from hsm_core.remote.compose import compose_job
+from hsm_core.task import task_key, task_name
+from hsm_core.text import printable
+
+
+def make_plan(
+    lanes: Lanes,
+    config: DictConfig,
+    context: HydraContext,
+    job_overrides: Sequence[Sequence[str]],
+    first_index: int,
+) -> dict[str, Any]:
+    """The plan as JSON: sweep_dir, sources, and every task with its directory, duplicate and error."""
+    sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
+    first_with: dict[str, str] = {}
+    tasks = []
+    for index, overrides in enumerate(job_overrides, start=first_index):
+        key, name = task_key(overrides), task_name(index)
+        output_dir, error = _output_dir(config, context, overrides, index)
+        earlier = first_with.setdefault(key, name)
+        tasks.append(
+            {
+                "task": name,
+                "index": index,
+                "key": key,
+                "overrides": list(overrides),
+                "output_dir": output_dir,
+                "duplicate_of": None if earlier == name else earlier,
+                "error": error,
+            }
+        )
+    errors = []
+    if (sweep_dir / ".hsm").exists():
+        errors.append(f"{sweep_dir} holds a sweep already")
+    errors += _shared_directories(tasks)
+    sources = [{"name": source.name, "type": source.type, "slots": source.slots} for source in lanes]
+    return {"sweep_dir": str(sweep_dir), "sources": sources, "tasks": tasks, "errors": errors}
+
+
+def _output_dir(
+    config: DictConfig, context: HydraContext, overrides: Sequence[str], index: int
+) -> tuple[str | None, str | None]:
+    """Where a task would write, and why it can't be composed; one of them is None."""
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    try:
+        job = compose_job(context.config_loader, config, overrides, index)
+        instance.set_config(job)
+        parts = (str(OmegaConf.select(job, f"hydra.sweep.{part}")) for part in ("dir", "subdir"))
+        return os.path.abspath(os.path.join(*parts)), None
+    except (HydraException, OmegaConfBaseException) as e:
+        cause = f": {e.__cause__}" if e.__cause__ is not None else ""
+        return None, f"{e}{cause}".strip()
+    finally:
+        instance.cfg = before
+
+
+def _shared_directories(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    owners: dict[str, str] = {}
+    problems = []
+    for task in tasks:
+        if task["output_dir"] is None:
+            continue
+        owner = owners.setdefault(task["output_dir"], task["task"])
+        if owner != task["task"]:
+            problems.append(
+                f"{task['task']} and {owner} have the same directory {task['output_dir']}; see hydra.sweep.subdir"
+            )
+    return problems
+
+
+def show_plan(plan: Mapping[str, Any]) -> int:
+    """Hand the plan to who asked for it; returns the exit code.
+
+    `hsm run --dry-run` names a file by an environment variable; else it goes to the terminal.
+    """
+    asked = os.environ.get(PLAN_FILE)
+    if asked is not None:
+        Path(asked).write_text(json.dumps(plan), encoding="utf-8")
+    else:
+        sys.stdout.write("\n".join(_lines(plan)) + "\n")
+    return 1 if plan["errors"] or any(task["error"] for task in plan["tasks"]) else 0
+
+
+def _lines(plan: Mapping[str, Any]) -> list[str]:
+    lines = [f"{source['name']}: {source['type']}, {source['slots']} slots" for source in plan["sources"]]
+    for task in plan["tasks"]:
+        note = task["error"] or task["output_dir"]
+        again = f" (the same point as {task['duplicate_of']})" if task["duplicate_of"] else ""
+        lines.append(f"{task['task']}{again}: {' '.join(task['overrides'])} -> {note}")
+    lines += [f"error: {error}" for error in plan["errors"]]
+    lines.append(f"{len(plan['tasks'])} tasks in {plan['sweep_dir']}; nothing was run")
+    return [printable(line) for line in lines]

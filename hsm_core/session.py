@@ -1,0 +1,299 @@
+"""One launcher's hold on one sweep: from taking the directory to giving it back.
+
+A sweeper may call `launch` many times; the session, its journal and its sources last from the
+first call to the end of the multirun.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.utils import JobReturn, JobRuntime
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+import hsm_core
+from hsm_core import entry as entries
+from hsm_core import events as ev
+from hsm_core import payload, registry, reports
+from hsm_core.config import HsmConfig
+from hsm_core.control import Spool
+from hsm_core.engine import Engine
+from hsm_core.errors_log import ErrorFiles
+from hsm_core.exceptions import SweepError, SweepExists
+from hsm_core.journal import Journal, replay
+from hsm_core.lanes import Lanes
+from hsm_core.logs import LogTree
+from hsm_core.owner import Owner
+from hsm_core.progress import Progress
+from hsm_core.results import ReturnContext, TaskReturn
+from hsm_core.results_table import ResultsTable
+from hsm_core.sources.base import SweepContext
+from hsm_core.sources.local import cores, end_processes
+from hsm_core.state import SweepState
+from hsm_core.stream import Stream
+from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
+
+
+class Session:
+    """An open sweep. Made by `open_session`; `close` gives the directory back."""
+
+    def __init__(
+        self,
+        config: HsmConfig,
+        directory: Path,
+        journal: Journal,
+        owner: Owner,
+        state: SweepState,
+        lanes: Lanes,
+        returns: ReturnContext,
+    ) -> None:
+        self.directory = directory
+        self.state = state
+        self._config = config
+        self._journal = journal
+        self._owner = owner
+        self._lanes = lanes
+        self._returns = returns
+        self._resumed = owner.epoch > 1
+        self._numbers = {task.key: task.index for task in state.tasks.values()}
+        self._seen: Counter[str] = Counter()
+        self._only = None if config.tasks is None else task_indices(config.tasks)
+        self._closed = False
+        self._listeners = _listeners(config, directory)
+        spool = Spool(directory / ".hsm")
+        records = directory / ".hsm" / "results"
+        self._engine = Engine(config, state, journal, owner, lanes, spool, records, self._listeners)
+
+    @property
+    def id(self) -> str:
+        return self.state.id
+
+    def start(self, first: ev.SweepStarted | ev.SweepResumed, sweep: SweepContext) -> None:
+        """Write the first line of this launcher and start every source, each in its own thread."""
+        self._engine.record(first)
+        self._journal.sync()
+        if self._resumed:
+            end_processes(f"{self.directory}:", below=self._owner.epoch)
+            self._reopen()
+            self._engine.adopt(self._left_active())
+        self._engine.start(sweep)
+
+    def run(self, job_overrides: Sequence[Sequence[str]], first_index: int) -> list[JobReturn]:
+        """Run these jobs; the result has one JobReturn for each, in their order.
+
+        Raises SweepStopped when the sweep was stopped before all of them ended. Jobs which
+        `tasks` leaves out, and which did not end before, have no JobReturn.
+        """
+        self._engine.record(ev.TasksPlanned(len(job_overrides)))
+        order: list[int] = []
+        self._engine.run(self._tasks(job_overrides, first_index, order))
+        ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
+        return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
+
+    def close(self, status: str = "finished", reason: str = "") -> None:
+        """End the sweep: stop the sources, write the reports, give up the directory. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._lanes.stop(self._config.grace + 5.0)
+        try:
+            self._engine.record(ev.SweepFinished(status, reason))
+            self._journal.sync()
+            for listener in self._listeners:
+                listener.close()
+            reports.write_reports(self.directory)
+        finally:
+            self._journal.close()
+            self._owner.release()
+
+    def abandon(self) -> None:
+        """Stop the sources and write nothing: another launcher owns the sweep now."""
+        self._closed = True
+        self._lanes.stop(0.0)
+        self._journal.close()
+
+    def _tasks(self, jobs: Sequence[Sequence[str]], first_index: int, order: list[int]) -> Iterator[Task]:
+        """The tasks to run, made as the engine asks for them; `order` gets every job's index."""
+        fresh = (
+            itertools.count(max(self.state.tasks, default=-1) + 1) if self._resumed else itertools.count(first_index)
+        )
+        needs_gpu = self._config.gpus_per_task > 0
+        for job in jobs:
+            overrides = tuple(job)
+            key = task_key(overrides)
+            self._seen[key] += 1
+            if self._seen[key] > 1:
+                key = task_key(overrides, self._seen[key] - 1)
+            index = self._numbers.get(key)
+            if index is None:
+                index = self._numbers[key] = next(fresh)
+            order.append(index)
+            known = self.state.tasks.get(index)
+            left_out = self._only is not None and index not in self._only
+            if (known is None or not known.state.terminal) and not (left_out and not (known and known.state.active)):
+                yield Task(index, overrides, key, needs_gpu)
+
+    def _reopen(self) -> None:
+        if not self._config.retry_failed:
+            return
+        for task in self.state.tasks.values():
+            if task.state is TaskState.FAILED and (self._only is None or task.index in self._only):
+                self._engine.record(ev.TaskReopened(task.index))
+
+    def _left_active(self) -> dict[str, list[Attempt]]:
+        left: dict[str, list[Attempt]] = {}
+        for task in self.state.tasks.values():
+            if task.state.active and task.attempt is not None:
+                last = task.attempt
+                attempt = Attempt(Task(task.index, task.overrides, task.key), last.number, last.epoch, last.source)
+                left.setdefault(last.source, []).append(attempt)
+        return left
+
+
+def _listeners(config: HsmConfig, directory: Path) -> list[Any]:
+    listeners: list[Any] = [
+        ResultsTable(directory),
+        ErrorFiles(directory),
+        LogTree(directory, config.logging),
+        Progress(directory, level=config.logging.level),
+    ]
+    return [*listeners, Stream()] if config.stream else listeners
+
+
+def open_session(
+    config: HsmConfig,
+    lanes: Lanes,
+    hydra_config: DictConfig,
+    context: HydraContext,
+    function: TaskFunction,
+) -> Session:
+    """Take the sweep's directory, freeze what tasks will read, and start the sources.
+
+    The directory is taken by an exclusive mkdir of `.hsm` in it. Raises SweepExists,
+    SweepBusy, JournalError, SnapshotError or SweepError; nothing has been run then, and a
+    directory that was not a sweep before is none after.
+    """
+    directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
+    hsm = directory / ".hsm"
+    resumed = _take(directory, config)
+    try:
+        entry = entries.find_entry(function)
+        owner = Owner.acquire(hsm, takeover=config.takeover)
+        for name in ("results", "control", "agents"):
+            (hsm / name).mkdir(exist_ok=True, mode=0o700)
+        snapshot = payload.write(hsm / "payload", hsm / "snapshot", hydra_config, context, function, entry)
+        first: ev.SweepStarted | ev.SweepResumed
+        if resumed:
+            past = replay(hsm / "journal.jsonl")
+            state, journal = past.state, Journal.open(hsm / "journal.jsonl", past)
+            first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
+        else:
+            state, journal = SweepState(), Journal.create(hsm / "journal.jsonl")
+            first = _first_event(directory, snapshot)
+    except BaseException:
+        if not resumed:
+            shutil.rmtree(hsm, ignore_errors=True)
+        raise
+    sweep = SweepContext(
+        id=first.id if isinstance(first, ev.SweepStarted) else state.id,
+        directory=directory,
+        epoch=owner.epoch,
+        payload=hsm / "payload",
+        config=config,
+        threads_per_task=config.threads_per_task or _threads(lanes),
+    )
+    returns = ReturnContext(
+        directory, hydra_config, context, config.raise_on_failure, lambda name: _trusted(name, config, state)
+    )
+    session = Session(config, directory, journal, owner, state, lanes, returns)
+    session.start(first, sweep)
+    return session
+
+
+def _take(directory: Path, config: HsmConfig) -> bool:
+    """Make `.hsm` in the directory; True if a sweep that is there already is to be resumed."""
+    hsm = directory / ".hsm"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        hsm.mkdir(mode=0o700)
+        return False
+    except FileExistsError:
+        pass
+    except OSError as e:
+        raise SweepError(f"the sweep directory {directory} can't be made or written: {e.strerror}") from e
+    if not (hsm / "journal.jsonl").exists():
+        raise SweepExists(
+            f"{directory} is being taken by another launcher, or one was killed while it took it. "
+            f"If nothing runs there: rm -r '{hsm}'"
+        )
+    if config.resume or config.on_existing == "resume":
+        return True
+    if config.on_existing == "overwrite":
+        _clear(directory)
+        hsm.mkdir(mode=0o700)
+        return False
+    past = replay(hsm / "journal.jsonl").state
+    raise SweepExists(
+        f"{directory} holds the sweep {past.id} already. To go on with it: hsm complete {past.id}. "
+        "To run another one: name another hydra.sweep.dir. To replace it: hydra.launcher.on_existing=overwrite"
+    )
+
+
+def _clear(directory: Path) -> None:
+    """Remove a sweep: its tasks' output directories inside the directory, and all of hsm's own."""
+    owner = Owner.acquire(directory / ".hsm")
+    past = replay(directory / ".hsm" / "journal.jsonl").state
+    end_processes(f"{directory}:", below=owner.epoch)
+    for task in past.tasks.values():
+        output = task.attempt.output_dir if task.attempt is not None else None
+        if output is not None and Path(output).resolve().is_relative_to(directory.resolve()):
+            shutil.rmtree(output, ignore_errors=True)
+    for name in ("logs", "reports", "errors", "failed_tasks", ".hsm"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+
+
+def _first_event(directory: Path, snapshot: Any) -> ev.SweepStarted:
+    name = directory.name if directory.name.startswith("sweep_") else None
+    try:
+        sweep_id = registry.register(directory, name)
+    except OSError:
+        # The registry only makes sweeps easy to find; a home that can't be written is no reason to stop.
+        sweep_id = name or registry.new_id()
+    return ev.SweepStarted(
+        id=sweep_id,
+        format=ev.FORMAT,
+        hsm=hsm_core.__version__,
+        python=sys.version.split()[0],
+        hydra=hydra.__version__,
+        cwd=os.getcwd(),
+        argv=tuple(entries.command_line()),
+        app=JobRuntime.instance().get("name"),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        commit=snapshot.commit,
+        dirty=snapshot.dirty,
+    )
+
+
+def _threads(lanes: Lanes) -> int:
+    """Threads a task may start so that all local slots together don't ask for more than the cores."""
+    slots = sum(source.slots for source in lanes if source.type == "local")
+    return max(1, cores() // max(1, slots))
+
+
+def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:
+    configured = config.compute_sources.get(name)
+    if configured is not None and configured.trusted is not None:
+        return configured.trusted
+    known = state.sources.get(name)
+    return known is not None and known.type in ("local", "hpc")

@@ -1,0 +1,64 @@
+"""YAML as Hydra reads it in its own configs, with the line of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf._utils import get_yaml_loader
+
+from hsm_core.config_file import Key
+
+
+class YamlError(ValueError):
+    """The text is no YAML; `line` is where, from 1."""
+
+    def __init__(self, message: str, line: int) -> None:
+        self.line = line
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A document's data, and the line (from 1) of every key and list item in it."""
+
+    data: Any
+    lines: Mapping[Key, int]
+
+
+def read_yaml(text: str) -> Lines:
+    """Parse one document. Raises YamlError, also for a key that stands twice in one mapping.
+
+    Scalars mean what they mean in a Hydra config: `1e-3` is a number, a date is text, and
+    interpolations stay as they are.
+    """
+    try:
+        loader = get_yaml_loader()(text)
+        node = loader.get_single_node()
+        lines: dict[Key, int] = {}
+        if node is not None:
+            _note_lines(node, (), lines, ())
+        return Lines(None if node is None else loader.construct_document(node), lines)
+    except yaml.reader.ReaderError as e:
+        raise YamlError(f"not readable as text: {e.reason}", text.count("\n", 0, e.position) + 1) from e
+    except yaml.MarkedYAMLError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark is not None else 1
+        parts = [part for part in (e.context, e.problem) if part]
+        raise YamlError(f"not valid YAML: {', '.join(parts)}", line) from e
+
+
+def _note_lines(node: yaml.Node, at: Key, lines: dict[Key, int], above: tuple[yaml.Node, ...]) -> None:
+    if any(node is other for other in above):
+        raise YamlError("an anchor refers to itself", node.start_mark.line + 1)
+    above = (*above, node)
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines[(*at, i)] = item.start_mark.line + 1
+            _note_lines(item, (*at, i), lines, above)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                lines[(*at, key.value)] = key.start_mark.line + 1
+                _note_lines(value, (*at, key.value), lines, above)
