@@ -1,0 +1,1 @@
+"""Hydra's view of hsm: a launcher and a sweeper."""
