@@ -123,10 +123,10 @@ class Engine:
         """Take over attempts that an earlier launcher left active, by source.
 
         A source of this run gets its own once it is ready. Those of any other are settled by
-        their result records; without one they are lost.
+        their result records; without one they are lost. A task that is lost so is run again
+        only if `run` is given it.
         """
         for name, left in attempts.items():
-            self._tasks.update((attempt.task.index, attempt.task) for attempt in left)
             self._attempts.update((attempt.task.index, attempt) for attempt in left)
             if name in self._lanes:
                 self._left[name] = left
@@ -139,12 +139,13 @@ class Engine:
 
         Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
         """
+        self._owner.check()
         self._incoming, self._exhausted = iter(tasks), False
         with self._signals():
             while True:
                 self._fill()
                 self._dispatch()
-                if self._exhausted and not self._tasks:
+                if self._exhausted and not self._tasks and not self._attempts:
                     break
                 self._check_sources()
                 if self._ending is not None and (not self._attempts or time.monotonic() >= self._deadline):
@@ -171,14 +172,16 @@ class Engine:
         now = time.monotonic()
         while self._delayed and self._delayed[0][0] <= now:
             self._pending.append(heapq.heappop(self._delayed)[2])
-        if self._ending is not None or self._settling(now):
+        if self._ending is not None or self._lanes.settles_at() > now:
             return
         batches: dict[str, list[Attempt]] = {}
         passed: list[Task] = []
         while self._pending and (available := self._lanes.available(self.state)):
             task = self._pending.popleft()
             barred = self._barred.get(task.index, set())
-            fitting = [view for view in available if view.name not in barred]
+            # Where nobody else is left, those that rejected it are asked again: their answer ends it.
+            last = barred >= self._lanes.alive(self.state)
+            fitting = [view for view in available if last or view.name not in barred]
             if not fitting:
                 passed.append(task)
                 continue
@@ -191,11 +194,6 @@ class Engine:
             self._journal.sync()
         for name, batch in batches.items():
             self._submit(name, batch)
-
-    def _settling(self, now: float) -> bool:
-        """Whether slower sources are given a moment to start, so that the first deal is fair."""
-        until = self._lanes.settles_at()
-        return until is not None and now < until
 
     def _choose(self, task: Task, available: Sequence[SourceView]) -> str:
         try:
@@ -222,7 +220,8 @@ class Engine:
         except Rejected as e:
             outcome = Outcome.failed(Cause.REJECTED, str(e))
         except Unavailable as e:
-            outcome = Outcome.failed(Cause.LOST, f"not submitted: {e}")
+            # Not `lost`: no worker went down with it, and it is made up for without end.
+            outcome = Outcome.failed(Cause.CANCELLED, f"not submitted: {e}")
             self.post(ev.SourceDown(name, str(e)))
         else:
             return
@@ -239,9 +238,8 @@ class Engine:
             moments.append(self._delayed[0][0])
         if self._ending is not None:
             moments.append(self._deadline)
-        settles = self._lanes.settles_at()
-        if settles is not None and settles > now:
-            moments.append(settles)
+        if self._lanes.settles_at() > now:
+            moments.append(self._lanes.settles_at())
         try:
             message = self._queue.get(timeout=max(0.0, min(moments) - now))
         except queue.Empty:
@@ -267,10 +265,7 @@ class Engine:
         elif isinstance(message, SourceReady):
             self._ready(self._lanes[message.source])
         elif isinstance(message, SourceUnusable):
-            self._lanes.settled(message.source)
-            self.record(ev.SourceDisabled(message.source, message.reason))
-            for attempt in self._left.pop(message.source, ()):
-                self.post(settle(self._records, attempt, f"its source can't be started: {message.reason}"))
+            self._unusable(message.source, message.reason)
         elif isinstance(message, Signal):
             self._signalled(message.signum)
         elif isinstance(message, ev.SourceDown) and message.final:
@@ -279,12 +274,24 @@ class Engine:
         else:
             self.record(message)
 
+    def _unusable(self, source: str, reason: str) -> None:
+        self._lanes.unusable(source)
+        self.record(ev.SourceDisabled(source, reason))
+        for attempt in self._left.pop(source, ()):
+            self.post(settle(self._records, attempt, f"its source can't be used: {reason}"))
+
     def _ready(self, source: Source) -> None:
-        self._lanes.settled(source.name)
+        seen = self.state.sources.get(source.name)
+        if seen is not None and seen.disabled is not None:  # it went down for good since
+            self._unusable(source.name, seen.disabled)
+            return
+        self._lanes.ready(source.name)
         self.record(ev.SourceStarted(source.name, source.type, source.slots, dict(source.describe())))
         left = self._left.pop(source.name, ())
         if left:
             source.attach(left)
+            if self._ending is not None:
+                source.cancel(left)
 
     def _finished(self, event: ev.AttemptFinished) -> None:
         if not is_current(self.state, event):
@@ -292,15 +299,16 @@ class Engine:
             if known is None or known.attempt is None or known.attempt.outcome != event.outcome:
                 self.record(ev.ResultStale(event.task, event.attempt, event.epoch, event.source, event.outcome))
             return
-        task = self._tasks[event.task]
-        del self._attempts[event.task]
+        task = self._attempts.pop(event.task).task
         outcome, delay = self._decide(task, event)
         self.record(dataclasses.replace(event, outcome=outcome, retry_in=delay))
         if delay is None:
-            del self._tasks[event.task]
+            self._tasks.pop(event.task, None)
             self._barred.pop(event.task, None)
             if not outcome.completed:
                 self._count_failures()
+        elif task.index not in self._tasks:
+            return
         elif delay > 0:
             heapq.heappush(self._delayed, (time.monotonic() + delay, event.task, task))
         else:
@@ -311,7 +319,8 @@ class Engine:
         if outcome.cause is Cause.REJECTED:
             barred = self._barred.setdefault(task.index, set())
             barred.add(event.source)
-            return outcome, None if barred >= set(self._lanes.names) else 0.0
+            alive = self._lanes.alive(self.state)
+            return outcome, None if alive and barred >= alive else 0.0
         delay = retry_delay(self._config.compute, outcome, known.failures)
         if outcome.cause is Cause.LOST and delay is None:
             where = outcome.host or (known.attempt.host if known.attempt else None) or "unknown host"
@@ -338,7 +347,7 @@ class Engine:
         self._deadline = time.monotonic() + self._config.grace + 5.0
         for source in self._lanes:
             active = [a for a in self._attempts.values() if a.source == source.name]
-            if active:
+            if active and source.name not in self._left:
                 source.cancel(active)
 
     def _check_sources(self) -> None:
@@ -354,6 +363,8 @@ class Engine:
         name = signal.Signals(signum).name
         if self._ending is not None:
             self._deadline = 0.0
+            if isinstance(self._ending, SweepInterrupted):
+                self._ending.at_once = True
             return
         log.warning("%s: ending the running tasks; once more ends at once", name)
         self._end(SweepInterrupted(f"the sweep was interrupted by {name}", signum))

@@ -35,6 +35,7 @@ class SweepStarted:
     app: str
     host: str
     pid: int
+    epoch: int = 1
     commit: str | None = None
     dirty: bool | None = None
     config_hash: str | None = None
@@ -259,17 +260,17 @@ def from_json(data: Mapping[str, Any]) -> Event | None:
     if cls is None:
         return None
     fields: dict[str, Any] = {}
-    for name in _FIELDS[cls.kind]:
-        if name not in data:
-            continue
-        value = data[name]
-        if name == "outcome":
-            value = Outcome.from_json(value)
-        elif name in _TUPLES:
-            value = tuple(value)
-        fields[name] = value
     try:
+        for name in _FIELDS[cls.kind]:
+            if name not in data:
+                continue
+            value = data[name]
+            if name == "outcome":
+                value = Outcome.from_json(value)
+            elif name in _TUPLES:
+                value = tuple(value)
+            fields[name] = value
         event: Event = cls(**fields)
-    except TypeError as e:
-        raise ValueError(f"event '{cls.kind}' is incomplete: {e}") from e
+    except (TypeError, KeyError, AttributeError) as e:
+        raise ValueError(f"event '{cls.kind}' is incomplete or malformed: {e}") from e
     return event

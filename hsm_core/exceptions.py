@@ -83,10 +83,14 @@ class SweepStopped(HsmError):
 
 
 class SweepInterrupted(SweepStopped):
-    """The sweep was ended by a signal or by `hsm cancel`. `signum` is 0 for the latter."""
+    """The sweep was ended by a signal or by `hsm cancel`. `signum` is 0 for the latter.
+
+    `at_once` is True once a second signal asked not to wait for the tasks' grace time.
+    """
 
     def __init__(self, message: str, signum: int = 0) -> None:
         self.signum = signum
+        self.at_once = False
         super().__init__(message)
 
 

@@ -63,11 +63,12 @@ def stopped(session: Session, why: SweepStopped) -> NoReturn:
 
     The exit code is 128 + the signal's number after a signal, else 1.
     """
-    interrupted = isinstance(why, SweepInterrupted)
-    session.close("interrupted" if interrupted else "stopped", str(why))
+    interrupt = why if isinstance(why, SweepInterrupted) else None
+    status = "stopped" if interrupt is None else "interrupted"
+    session.close(status, str(why), at_once=interrupt is not None and interrupt.at_once)
     log.error("%s", why)
     log.error("To go on: hsm complete %s", session.id)
-    raise SystemExit(128 + why.signum if isinstance(why, SweepInterrupted) and why.signum else 1)
+    raise SystemExit(128 + interrupt.signum if interrupt is not None and interrupt.signum else 1)
 
 
 def plan_only(

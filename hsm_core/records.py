@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import json
-import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,10 +100,14 @@ def _problem(record: object, attempt: str) -> str | None:
 
 def _shown(value: Any) -> Any:
     """A return value as the journal carries it: short, and JSON without NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     text = json.dumps(value)
-    return value if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    if len(text) > _SHOWN:
+        return text[:_SHOWN] + "..."
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return text.strip('"')
+    return value
 
 
 def return_value(record: Mapping[str, Any], records: Path, trusted: bool) -> Any:

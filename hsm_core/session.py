@@ -25,11 +25,11 @@ import hsm_core
 from hsm_core import entry as entries
 from hsm_core import events as ev
 from hsm_core import payload, registry, reports
+from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.engine import Engine
 from hsm_core.errors_log import ErrorFiles
-from hsm_core.exceptions import SweepError, SweepExists
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
 from hsm_core.logs import LogTree
@@ -37,6 +37,7 @@ from hsm_core.owner import Owner
 from hsm_core.progress import Progress
 from hsm_core.results import ReturnContext, TaskReturn
 from hsm_core.results_table import ResultsTable
+from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores, end_processes
 from hsm_core.state import SweepState
@@ -64,15 +65,15 @@ class Session:
         self._owner = owner
         self._lanes = lanes
         self._returns = returns
-        self._resumed = owner.epoch > 1
+        self._resumed = bool(state.tasks)
         self._numbers = {task.key: task.index for task in state.tasks.values()}
         self._seen: Counter[str] = Counter()
         self._only = None if config.tasks is None else task_indices(config.tasks)
         self._closed = False
         self._listeners = _listeners(config, directory)
-        spool = Spool(directory / ".hsm")
+        self._spool = Spool(directory / ".hsm")
         records = directory / ".hsm" / "results"
-        self._engine = Engine(config, state, journal, owner, lanes, spool, records, self._listeners)
+        self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners)
 
     @property
     def id(self) -> str:
@@ -82,10 +83,8 @@ class Session:
         """Write the first line of this launcher and start every source, each in its own thread."""
         self._engine.record(first)
         self._journal.sync()
-        if self._resumed:
-            end_processes(f"{self.directory}:", below=self._owner.epoch)
-            self._reopen()
-            self._engine.adopt(self._left_active())
+        if isinstance(first, ev.SweepResumed):
+            self._take_over()
         self._engine.start(sweep)
 
     def run(self, job_overrides: Sequence[Sequence[str]], first_index: int) -> list[JobReturn]:
@@ -100,12 +99,15 @@ class Session:
         ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
         return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
 
-    def close(self, status: str = "finished", reason: str = "") -> None:
-        """End the sweep: stop the sources, write the reports, give up the directory. Idempotent."""
+    def close(self, status: str = "finished", reason: str = "", *, at_once: bool = False) -> None:
+        """End the sweep: stop the sources, write the reports, give up the directory. Idempotent.
+
+        Tasks that still run get their grace time, or none with `at_once`.
+        """
         if self._closed:
             return
         self._closed = True
-        self._lanes.stop(self._config.grace + 5.0)
+        self._lanes.stop(0.0 if at_once else self._config.grace + 5.0)
         try:
             self._engine.record(ev.SweepFinished(status, reason))
             self._journal.sync()
@@ -139,13 +141,25 @@ class Session:
                 index = self._numbers[key] = next(fresh)
             order.append(index)
             known = self.state.tasks.get(index)
-            left_out = self._only is not None and index not in self._only
-            if (known is None or not known.state.terminal) and not (left_out and not (known and known.state.active)):
+            wanted = self._only is None or index in self._only
+            if wanted and (known is None or not known.state.terminal):
                 yield Task(index, overrides, key, needs_gpu)
 
+    def _take_over(self) -> None:
+        """Settle what an earlier launcher left: its processes here, its attempts, commands to it."""
+        if self._journal.cut is not None:
+            words = f"the journal ended in the middle of a line; what was cut off is in {self._journal.cut}"
+            self._engine.record(ev.Note("WARNING", words))
+        end_processes(f"{self.directory}:", below=self._owner.epoch)
+        for command in self._spool.poll():
+            words = "the launcher it was meant for is gone"
+            self._engine.record(ev.CommandDone(command.id, command.command, False, words))
+            self._spool.done(command)
+        if self._config.retry_failed:
+            self._reopen()
+        self._engine.adopt(self._left_active())
+
     def _reopen(self) -> None:
-        if not self._config.retry_failed:
-            return
         for task in self.state.tasks.values():
             if task.state is TaskState.FAILED and (self._only is None or task.index in self._only):
                 self._engine.record(ev.TaskReopened(task.index))
@@ -185,25 +199,28 @@ def open_session(
     """
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
     hsm = directory / ".hsm"
-    resumed = _take(directory, config)
+    resumed = claim(directory, config)
+    owner: Owner | None = None
     try:
-        entry = entries.find_entry(function)
         owner = Owner.acquire(hsm, takeover=config.takeover)
         for name in ("results", "control", "agents"):
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
+        entry = entries.find_entry(function)
         snapshot = payload.write(hsm / "payload", hsm / "snapshot", hydra_config, context, function, entry)
-        first: ev.SweepStarted | ev.SweepResumed
-        if resumed:
-            past = replay(hsm / "journal.jsonl")
-            state, journal = past.state, Journal.open(hsm / "journal.jsonl", past)
-            first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
-        else:
-            state, journal = SweepState(), Journal.create(hsm / "journal.jsonl")
-            first = _first_event(directory, snapshot)
+        past = replay(hsm / "journal.jsonl") if resumed else None
+        journal = Journal.create(hsm / "journal.jsonl") if past is None else Journal.open(hsm / "journal.jsonl", past)
     except BaseException:
+        if owner is not None:
+            owner.release()
         if not resumed:
             shutil.rmtree(hsm, ignore_errors=True)
         raise
+    state = SweepState() if past is None else past.state
+    first: ev.SweepStarted | ev.SweepResumed
+    if past is None:
+        first = _started(directory, snapshot, owner.epoch)
+    else:
+        first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
     sweep = SweepContext(
         id=first.id if isinstance(first, ev.SweepStarted) else state.id,
         directory=directory,
@@ -220,49 +237,7 @@ def open_session(
     return session
 
 
-def _take(directory: Path, config: HsmConfig) -> bool:
-    """Make `.hsm` in the directory; True if a sweep that is there already is to be resumed."""
-    hsm = directory / ".hsm"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        hsm.mkdir(mode=0o700)
-        return False
-    except FileExistsError:
-        pass
-    except OSError as e:
-        raise SweepError(f"the sweep directory {directory} can't be made or written: {e.strerror}") from e
-    if not (hsm / "journal.jsonl").exists():
-        raise SweepExists(
-            f"{directory} is being taken by another launcher, or one was killed while it took it. "
-            f"If nothing runs there: rm -r '{hsm}'"
-        )
-    if config.resume or config.on_existing == "resume":
-        return True
-    if config.on_existing == "overwrite":
-        _clear(directory)
-        hsm.mkdir(mode=0o700)
-        return False
-    past = replay(hsm / "journal.jsonl").state
-    raise SweepExists(
-        f"{directory} holds the sweep {past.id} already. To go on with it: hsm complete {past.id}. "
-        "To run another one: name another hydra.sweep.dir. To replace it: hydra.launcher.on_existing=overwrite"
-    )
-
-
-def _clear(directory: Path) -> None:
-    """Remove a sweep: its tasks' output directories inside the directory, and all of hsm's own."""
-    owner = Owner.acquire(directory / ".hsm")
-    past = replay(directory / ".hsm" / "journal.jsonl").state
-    end_processes(f"{directory}:", below=owner.epoch)
-    for task in past.tasks.values():
-        output = task.attempt.output_dir if task.attempt is not None else None
-        if output is not None and Path(output).resolve().is_relative_to(directory.resolve()):
-            shutil.rmtree(output, ignore_errors=True)
-    for name in ("logs", "reports", "errors", "failed_tasks", ".hsm"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-
-
-def _first_event(directory: Path, snapshot: Any) -> ev.SweepStarted:
+def _started(directory: Path, snapshot: Snapshot, epoch: int) -> ev.SweepStarted:
     name = directory.name if directory.name.startswith("sweep_") else None
     try:
         sweep_id = registry.register(directory, name)
@@ -280,6 +255,7 @@ def _first_event(directory: Path, snapshot: Any) -> ev.SweepStarted:
         app=JobRuntime.instance().get("name"),
         host=socket.gethostname(),
         pid=os.getpid(),
+        epoch=epoch,
         commit=snapshot.commit,
         dirty=snapshot.dirty,
     )

@@ -143,7 +143,7 @@ def _source(state: SweepState, name: str) -> SourceRecord:
 
 def _sweep_started(state: SweepState, e: ev.SweepStarted, at: float) -> None:
     state.id, state.started, state.started_at = e.id, e, at
-    state.status, state.epoch = "running", 1
+    state.status, state.epoch = "running", e.epoch
 
 
 def _sweep_resumed(state: SweepState, e: ev.SweepResumed, at: float) -> None:

@@ -153,7 +153,7 @@ class Outcome:
             out["cause"] = self.cause.value
         for name in _PLAIN:
             value = getattr(self, name)
-            if value not in (None, ""):
+            if value is not None and (name, value) != ("message", ""):
                 out[name] = value
         return out
 

@@ -37,7 +37,7 @@ from hsm_core.task import Attempt, Cause, Task, TaskState
 PATIENCE = 60.0
 """seconds the suite waits for an event before it calls it missing"""
 
-APP = '''
+APP = """
 import ctypes, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def main(cfg):
 
 if __name__ == "__main__":
     main()
-'''
+"""
 
 
 class Bench:

@@ -1,35 +1,68 @@
 """The `hydra.launcher` and `hydra.sweeper` nodes of hsm, and its resolver.
 
-Hydra imports this on every start of every app: nothing heavy may stand here.
+Hydra imports this on every start of every app, so nothing of hsm_core is imported here: the
+names of the schema's keys (`hsm_core.config`) stand here once more, and a test compares them.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
 from inspect import signature
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hsm_core.config import ComputeConfig, HsmConfig, LoggingConfig, ResultCollectionConfig
-from hsm_core.task import task_name
+KEYS = [
+    "config_file",
+    "sources",
+    "strategy",
+    "seed",
+    "worker",
+    "timeout",
+    "grace",
+    "stream",
+    "raise_on_failure",
+    "fail_fast",
+    "on_existing",
+    "on_interrupt",
+    "resume",
+    "retry_failed",
+    "tasks",
+    "takeover",
+    "dry_run",
+    "threads_per_task",
+    "gpus_per_task",
+]
+COMPUTE = [
+    "health_check_interval",
+    "result_collection_interval",
+    "source_failure_threshold",
+    "health_check_failure_threshold",
+    "auto_disable_unhealthy_sources",
+    "retry_attempts",
+    "retry_delay",
+    "exponential_backoff",
+    "ssh_compression",
+    "rsync_compression",
+]
+RESULT_COLLECTION = [
+    "batch_size",
+    "parallel_transfers",
+    "immediate_error_collection",
+    "continuous_sync",
+    "cleanup_remote_on_success",
+]
+LOGGING = ["level", "file_logging", "source_specific_logs", "aggregated_logs"]
 
-
-def launcher_node() -> dict[str, Any]:
-    """Every key of the schema, all unset: an unset key leaves hsm_config.yaml or the default its say."""
-    node: dict[str, Any] = {"_target_": "hydra_plugins.hydra_hsm.launcher.HsmLauncher"}
-    node.update((f.name, None) for f in fields(HsmConfig))
-    node["compute_sources"] = {}
-    for name, section in (
-        ("compute", ComputeConfig),
-        ("result_collection", ResultCollectionConfig),
-        ("logging", LoggingConfig),
-    ):
-        node[name] = {f.name: None for f in fields(section)}
-    return node
-
-
+# A key that is None is unset: hsm_config.yaml or the default has its say.
+LAUNCHER_NODE: dict[str, Any] = {
+    "_target_": "hydra_plugins.hydra_hsm.launcher.HsmLauncher",
+    **dict.fromkeys(KEYS),
+    "compute_sources": {},
+    "compute": dict.fromkeys(COMPUTE),
+    "result_collection": dict.fromkeys(RESULT_COLLECTION),
+    "logging": dict.fromkeys(LOGGING),
+}
 SWEEPER_NODE: dict[str, Any] = {
     "_target_": "hydra_plugins.hydra_hsm.sweeper.HsmSweeper",
     "params": {},
@@ -38,10 +71,17 @@ SWEEPER_NODE: dict[str, Any] = {
 }
 
 store = ConfigStore.instance()
-store.store(group="hydra/launcher", name="hsm", node=launcher_node(), provider="hydra-hsm")
+store.store(group="hydra/launcher", name="hsm", node=LAUNCHER_NODE, provider="hydra-hsm")
 store.store(group="hydra/sweeper", name="hsm", node=SWEEPER_NODE, provider="hydra-hsm")
+
+
+def _task_name(number: Any) -> str:
+    from hsm_core.task import task_name
+
+    return task_name(int(number))
+
 
 # OmegaConf 2.4 renames register_new_resolver to register_resolver, the name of an older thing in 2.3.
 _NEW = "replace" in signature(OmegaConf.register_resolver).parameters
 _register: Any = OmegaConf.register_resolver if _NEW else OmegaConf.register_new_resolver
-_register("hsm_task", lambda number: task_name(int(number)), replace=True)
+_register("hsm_task", _task_name, replace=True)

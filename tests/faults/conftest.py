@@ -1,0 +1,144 @@
+"""Sweeps as real processes that are hurt on purpose, and the audit that follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core.journal import replay
+from hsm_core.sources.local import marked_processes
+from hsm_core.state import SweepState
+from hsm_core.task import TaskState
+from hsm_core.testing import wait_until
+
+APP = """
+import os, time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+
+@hydra.main(version_base=None, config_path=None)
+def main(cfg):
+    out = Path(HydraConfig.get().runtime.output_dir)
+    with open(out / "starts", "a") as f:
+        f.write(f"{os.getpid()}\\n")
+    gate = Path(HydraConfig.get().runtime.cwd) / "gate"
+    while cfg.x >= cfg.get("gated", 10**9) and not gate.exists():
+        time.sleep(0.02)
+    if cfg.x == cfg.get("bad"):
+        raise ValueError(f"bad point {cfg.x}")
+    time.sleep(cfg.get("sleep", 0))
+    (out / "result.txt").write_text(f"{cfg.x}\\n")
+    return cfg.x * 10
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+class Sweep:
+    """One sweep directory, and launchers working on it one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.directory = folder / "sweep"
+        self.log = folder / "launcher.log"
+        self.launcher: subprocess.Popen[bytes] | None = None
+        (folder / "app.py").write_text(APP)
+
+    def launch(self, *overrides: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
+        return self._start([*command, *overrides])
+
+    def complete(self, *options: str) -> subprocess.Popen[bytes]:
+        return self._start([sys.executable, "-m", "hsm_core", "complete", str(self.directory), *options])
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            self.launcher = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        return self.launcher
+
+    def kill(self, signum: signal.Signals = signal.SIGKILL) -> int:
+        """Signal the launcher, wait for its end and return its exit code."""
+        assert self.launcher is not None
+        self.launcher.send_signal(signum)
+        return self.launcher.wait(60)
+
+    def open_gate(self) -> None:
+        (self.folder / "gate").touch()
+
+    def output(self, index: int, name: str) -> Path:
+        return self.directory / str(index) / name
+
+    def wait_for(self, index: int, name: str) -> None:
+        wait_until(self.output(index, name).exists, f"{name} of task {index}; the launcher said:\n{self.said()}")
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def has_begun(self) -> bool:
+        journal = self.directory / ".hsm" / "journal.jsonl"
+        return journal.exists() and b"\n" in journal.read_bytes()
+
+    def state(self) -> SweepState:
+        return replay(self.directory / ".hsm" / "journal.jsonl").state
+
+    def finished(self) -> dict[int, tuple[str, int]]:
+        """Content and time of the results of all completed tasks."""
+        found = {}
+        for task in self.state().tasks.values():
+            if task.state is TaskState.COMPLETED:
+                path = self.output(task.index, "result.txt")
+                found[task.index] = (path.read_text(), path.stat().st_mtime_ns)
+        return found
+
+    def wait_for_finished(self, count: int) -> None:
+        """Wait until so many tasks have completed, or the launcher has ended."""
+        launcher = self.launcher
+        assert launcher is not None
+        wait_until(lambda: len(self.finished()) >= count or launcher.poll() is not None, f"{count} finished tasks")
+
+    def audit(self) -> None:
+        """What holds whenever no launcher works: the journal tells what is on disk, nothing runs, no file is half."""
+        self.wait_for_peace()
+        state = self.state()
+        assert sum(state.counts.values()) == len(state.tasks)
+        for task in state.tasks.values():
+            if not task.state.terminal:
+                continue
+            assert task.attempt is not None
+            assert task.outcome is not None
+            if task.outcome.record is not None:
+                record = json.loads((self.directory / task.outcome.record).read_text())
+                assert (record["task"], record["attempt"]) == (task.index, task.attempt.number)
+                assert record["status"] == task.outcome.status.value
+            if task.outcome.completed:
+                assert self.output(task.index, "result.txt").is_file()
+        assert not list(self.directory.rglob("*.tmp"))
+        assert not list(self.directory.rglob("*.part"))
+
+    def wait_for_peace(self) -> None:
+        """Wait until no process of the sweep is left; agents may need a moment to end their tasks."""
+        wait_until(lambda: not marked_processes(f"{self.directory}:"), "the last process of the sweep to end")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    sweep = Sweep(tmp_path)
+    yield sweep
+    if sweep.launcher is not None and sweep.launcher.poll() is None:
+        os.killpg(sweep.launcher.pid, signal.SIGKILL)
+        sweep.launcher.wait()
+    sweep.wait_for_peace()

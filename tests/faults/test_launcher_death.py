@@ -1,0 +1,172 @@
+"""The launcher dies, and the sweep is completed: nothing finished is lost, nothing living doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hsm_core.sources.local import marked_processes
+from hsm_core.task import TaskState
+from hsm_core.testing import alive, wait_until
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Sweep
+
+POINTS = "+x=range(8)"
+
+
+def test_kill_in_the_middle_then_complete(sweep: Sweep) -> None:
+    sweep.launch(POINTS, "+gated=4")
+    sweep.wait_for(4, "starts")
+    running = int(sweep.output(4, "starts").read_text())
+    wait_until(lambda: len(sweep.finished()) == 4, "the first four tasks")
+    finished = sweep.finished()
+    sweep.kill()
+    sweep.wait_for_peace()
+    assert not alive(running)
+
+    sweep.open_gate()
+    assert sweep.complete().wait(60) == 0, sweep.said()
+    sweep.audit()
+    now = sweep.finished()
+    assert set(now) == set(range(8))
+    assert {index: now[index] for index in finished} == finished
+    for index in range(4):
+        assert len(sweep.output(index, "starts").read_text().split()) == 1
+
+
+def test_complete_at_once_after_the_kill(sweep: Sweep) -> None:
+    """The agent is still ending its tasks when the next launcher comes: it must wait for that."""
+    sweep.launch(POINTS, "+gated=0", "hydra.launcher.grace=30")
+    sweep.wait_for(0, "starts")
+    sweep.wait_for(1, "starts")
+    sweep.kill()
+    sweep.open_gate()
+    assert sweep.complete().wait(60) == 0, sweep.said()
+    sweep.audit()
+    assert set(sweep.finished()) == set(range(8))
+
+
+def test_kill_at_random_moments(sweep: Sweep) -> None:
+    moments = random.Random(7)
+    sweep.launch("+x=range(30)", "+sleep=0.05")
+    kept: dict[int, tuple[str, int]] = {}
+    for _ in range(6):
+        wait_until(sweep.has_begun, "the first line of the journal")
+        sweep.wait_for_finished(len(kept) + moments.randint(0, 5))
+        sweep.kill()
+        now = sweep.finished()
+        assert {index: now[index] for index in kept} == kept
+        kept = now
+        sweep.complete()
+    assert sweep.launcher is not None
+    assert sweep.launcher.wait(60) == 0, sweep.said()
+    sweep.audit()
+    now = sweep.finished()
+    assert set(now) == set(range(30))
+    assert {index: now[index] for index in kept} == kept
+
+
+def test_a_result_the_launcher_did_not_live_to_see_is_kept(sweep: Sweep) -> None:
+    """The launcher is stopped while a task ends, then killed: the record is there, the journal knows nothing."""
+    launcher = sweep.launch(POINTS, "+gated=0")
+    sweep.wait_for(0, "starts")
+    sweep.wait_for(1, "starts")
+    launcher.send_signal(signal.SIGSTOP)
+    sweep.open_gate()
+    for index in (0, 1):
+        record = sweep.directory / f".hsm/results/task_{index + 1:03d}.1.1.json"
+        wait_until(record.exists, "the record of a task")
+    sweep.kill()
+    assert sweep.complete().wait(60) == 0, sweep.said()
+    sweep.audit()
+    for index in range(8):
+        assert len(sweep.output(index, "starts").read_text().split()) == 1
+
+
+def test_failed_tasks_are_kept_until_asked_for(sweep: Sweep) -> None:
+    assert sweep.launch(POINTS, "+bad=3").wait(60) == 1
+    assert sweep.complete().wait(60) == 0
+    assert "--retry-failed" in sweep.said()
+    assert sweep.state().tasks[3].state is TaskState.FAILED
+    before = sweep.finished()
+    assert sweep.complete("--retry-failed").wait(60) == 1
+    assert len(sweep.output(3, "starts").read_text().split()) == 2
+    assert sweep.finished() == before
+    sweep.audit()
+
+
+def test_complete_only_some_tasks(sweep: Sweep) -> None:
+    sweep.launch(POINTS, "+gated=2")
+    sweep.wait_for(2, "starts")
+    wait_until(lambda: len(sweep.finished()) == 2, "the first two tasks")
+    sweep.kill()
+    sweep.open_gate()
+    assert sweep.complete("--tasks", "task_005:task_006").wait(60) == 0, sweep.said()
+    assert set(sweep.finished()) == {0, 1, 4, 5}
+    assert sweep.complete().wait(60) == 0, sweep.said()
+    assert set(sweep.finished()) == set(range(8))
+    sweep.audit()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_ends_everything_in_order(sweep: Sweep, signum: signal.Signals, code: int) -> None:
+    sweep.launch(POINTS, "+gated=2")
+    sweep.wait_for(3, "starts")
+    running = [int(sweep.output(index, "starts").read_text()) for index in (2, 3)]
+    assert sweep.kill(signum) == code
+    assert not any(alive(pid) for pid in running)
+    state = sweep.state()
+    assert state.status == "interrupted"
+    assert (state.counts[TaskState.COMPLETED], state.active, state.counts[TaskState.FAILED]) == (2, 0, 0)
+    assert f"hsm complete {state.id}" in sweep.said()
+    sweep.audit()
+    sweep.open_gate()
+    assert sweep.complete().wait(60) == 0, sweep.said()
+    assert set(sweep.finished()) == set(range(8))
+
+
+def test_a_second_signal_ends_at_once(sweep: Sweep) -> None:
+    app = sweep.folder / "app.py"
+    app.write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + app.read_text())
+    launcher = sweep.launch(POINTS, "+gated=0", "hydra.launcher.grace=600", "hydra.launcher.worker=spawn")
+    sweep.wait_for(1, "starts")
+    running = int(sweep.output(1, "starts").read_text())
+    launcher.send_signal(signal.SIGINT)
+    wait_until(lambda: "once more ends at once" in sweep.said(), "the launcher to take note")
+    assert sweep.kill(signal.SIGINT) == 130
+    sweep.wait_for_peace()
+    assert not alive(running)
+    sweep.audit()
+
+
+def test_a_running_sweep_is_not_completed(sweep: Sweep) -> None:
+    launcher = sweep.launch(POINTS, "+gated=0")
+    sweep.wait_for(0, "starts")
+    with open(sweep.log, "ab"):
+        other = sweep.complete()
+        assert other.wait(60) != 0
+    assert str(launcher.pid) in sweep.said().split("sweep_")[-1] or f"pid {launcher.pid}" in sweep.said()
+    sweep.open_gate()
+    assert launcher.wait(60) == 0
+    sweep.audit()
+
+
+def test_agent_killed(sweep: Sweep) -> None:
+    """Its tasks die with it, are lost, and run again on the agent that takes its place."""
+    launcher = sweep.launch(POINTS, "+gated=2")
+    sweep.wait_for(2, "starts")
+    sweep.wait_for(3, "starts")
+    agent = next(p for p in marked_processes(f"{sweep.directory}:") if "agent" in p.cmdline())
+    first = int(sweep.output(2, "starts").read_text())
+    os.kill(agent.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(first), "the task to die with its agent")
+    sweep.open_gate()
+    assert launcher.wait(60) == 0, sweep.said()
+    sweep.audit()
+    assert set(sweep.finished()) == set(range(8))
+    assert sweep.state().tasks[2].failures["lost"] == 1
