@@ -9,7 +9,7 @@ from typing import Any
 
 from hsm_core import events as ev
 from hsm_core.state import AttemptRecord, SweepState, TaskRecord
-from hsm_core.task import Outcome, TaskState, task_name
+from hsm_core.task import Cause, Outcome, TaskState, task_name
 from hsm_core.text import duration, plural, printable
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50}
@@ -146,8 +146,11 @@ def _attempt_finished(e: ev.AttemptFinished, state: SweepState) -> Line | None:
         return None
     name, source, number = task_name(e.task), printable(e.source), _numbered(e.attempt)
     where = None if e.outcome.output_dir is None else printable(e.outcome.output_dir)
+    took = "" if e.outcome.duration is None else f" ({duration(e.outcome.duration)})"
+    if e.outcome.cause is Cause.CANCELLED:
+        text = f"Task {name} cancelled on {source}{number}{took}{_said(e.outcome.message)}"
+        return Line(logging.WARNING, text, e.source, e.task, where)
     if e.outcome.completed:
-        took = "" if e.outcome.duration is None else f" ({duration(e.outcome.duration)})"
         text = f"Task {name} completed on {source}{number}{took}"
         if e.outcome.warning:
             return Line(logging.WARNING, f"{text}, with a warning{_said(e.outcome.warning)}", e.source, e.task, where)

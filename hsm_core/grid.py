@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -80,8 +81,18 @@ def jobs_of(loader: ConfigLoader, params: Any, paired: Any, arguments: Sequence[
         else:
             assert parsed.value_type is not None
             raise HydraException(f"HsmSweeper does not support sweep type : {parsed.value_type.name}")
-    groups = OmegaConf.to_container(paired, resolve=False) if OmegaConf.is_config(paired) else paired
-    return Jobs([*axes.values(), *_paired_axes(groups or [], axes)], limit)
+    return Jobs([*axes.values(), *_paired_axes(_groups(paired), axes)], limit)
+
+
+def _groups(paired: Any) -> Any:
+    """The groups as plain lists and dicts.
+
+    `hsm run` sends groups that hold `${..}` as JSON text: Hydra 1.3 resolves the sweeper's node,
+    1.4 does not, so no other spelling reaches us unchanged in both.
+    """
+    if isinstance(paired, str):
+        return json.loads(paired)
+    return OmegaConf.to_container(paired, resolve=False) if OmegaConf.is_config(paired) else paired or []
 
 
 def _paired_axes(groups: Any, axes: Mapping[str, Axis]) -> list[Axis]:

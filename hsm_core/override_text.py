@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 # A string that Hydra reads back as the same string without quotes, whatever stands around it.
@@ -40,16 +40,10 @@ def quote(value: Any) -> str:
     raise ValueError(f"a value of type {type(value).__name__} can't be written as a Hydra override")
 
 
-def literal(value: Any) -> Any:
-    """The value written such that it becomes what it is now where OmegaConf resolves interpolations once."""
-    if isinstance(value, str):
-        # Backslashes count only in front of an interpolation: there two stand for one.
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    if isinstance(value, list):
-        return [literal(item) for item in value]
-    if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
-    return value
+def literal(text: str) -> str:
+    """The text written such that it becomes what it is now where OmegaConf resolves interpolations."""
+    # Backslashes count only in front of an interpolation: there two stand for one.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def axis(key: str, values: Sequence[Any]) -> str:
@@ -74,11 +68,6 @@ def unquote(value: str) -> str:
         return value
     # Backslashes count only in front of a quote or of the end: pairs are one, a single one is the escape.
     return re.sub(rf"(\\+)({mark}|\Z)", _unescaped, value[1:-1])
-
-
-def option_keys(overrides: Sequence[str]) -> Iterator[str]:
-    """The keys of the overrides, in order."""
-    return (key_and_value(override)[0] for override in overrides)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -82,8 +82,6 @@ class ResultsTable:
             self._set_aside()
             self._load(state)
             return
-        if task.index in self._rows:
-            self._set_aside()
         self._rows[task.index] = self._row(task)
         if self._file is not None:
             self._file.write(self._rows[task.index])

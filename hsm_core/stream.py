@@ -46,7 +46,7 @@ class Stream:
     """A listener that shows what the running tasks print."""
 
     def __init__(self, out: TextIO | None = None) -> None:
-        self._out = sys.stdout if out is None else out
+        self._out = out
         self._lock = threading.Lock()
         self._followed: dict[int, list[_Follower]] = {}
         self._closed = threading.Event()
@@ -79,7 +79,9 @@ class Stream:
 
     def _show(self, follower: _Follower, last: bool) -> bool:
         lines = follower.lines(last)
+        # Looked up anew: the live line of `hsm_core.progress` takes sys.stdout's place while it is shown.
+        out = sys.stdout if self._out is None else self._out
         for line in lines:
-            self._out.write(f"[{follower.label}] {line}\n")
-        self._out.flush()
+            out.write(f"[{follower.label}] {line}\n")
+        out.flush()
         return bool(lines)

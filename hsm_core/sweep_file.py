@@ -17,6 +17,7 @@ For example:
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +138,14 @@ def _axis(key: str, values: Axis) -> str:
 
 
 def _paired(groups: Sequence[Mapping[str, Sequence[Any]]]) -> list[str]:
-    # Hydra resolves the sweeper's own configuration twice while it makes one; the values are meant for the tasks.
-    return [f"hydra.sweeper.paired={quote(literal(literal([dict(group) for group in groups])))}"] if groups else []
+    if not groups:
+        return []
+    text = quote([dict(group) for group in groups])
+    if "${" in text:
+        # Interpolations are meant for the tasks' configuration. Whether Hydra resolves those in the sweeper's own one,
+        # and how often, differs between its versions; as JSON with the dollars escaped they are none there.
+        text = quote(json.dumps(groups).replace("$", "\\u0024"))
+    return [f"hydra.sweeper.paired={text}"]
 
 
 def _keys(overrides: Iterable[str]) -> set[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from omegaconf._utils import get_yaml_loader
 
 from hsm_core.config_file import Key
 
@@ -28,6 +28,30 @@ class Lines:
     lines: Mapping[Key, int]
 
 
+class _Loader(yaml.SafeLoader):
+    """Resolves plain scalars as OmegaConf does, whose own loader is private and moves between its versions."""
+
+
+_TAG = "tag:yaml.org,2002:"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if tag not in (f"{_TAG}timestamp", f"{_TAG}float")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    f"{_TAG}float",
+    re.compile(
+        r"""(?: [-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+              | [-+]?[0-9]+(?:_[0-9]+)*[eE][-+]?[0-9]+
+              | \.[0-9]+(?:_[0-9]+)*(?:[eE][-+][0-9]+)?
+              | [-+]?[0-9]+(?:_[0-9]+)*(?::[0-5]?[0-9])+\.[0-9_]*
+              | [-+]?\.(?:inf|Inf|INF)
+              | \.(?:nan|NaN|NAN) )\Z""",
+        re.VERBOSE,
+    ),
+    list("-+0123456789."),
+)
+
+
 def read_yaml(text: str) -> Lines:
     """Parse one document. Raises YamlError, also for a key that stands twice in one mapping.
 
@@ -35,7 +59,7 @@ def read_yaml(text: str) -> Lines:
     interpolations stay as they are.
     """
     try:
-        loader = get_yaml_loader()(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Key, int] = {}
         if node is not None:
@@ -58,7 +82,11 @@ def _note_lines(node: yaml.Node, at: Key, lines: dict[Key, int], above: tuple[ya
             lines[(*at, i)] = item.start_mark.line + 1
             _note_lines(item, (*at, i), lines, above)
     elif isinstance(node, yaml.MappingNode):
+        own: dict[str, int] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
-                lines[(*at, key.value)] = key.start_mark.line + 1
+                line = key.start_mark.line + 1
+                if key.value in own:
+                    raise YamlError(f"{key.value} stands here twice; the first is in line {own[key.value]}", line)
+                own[key.value] = lines[(*at, key.value)] = line
                 _note_lines(value, (*at, key.value), lines, above)

@@ -72,9 +72,10 @@ def test_cancelled_tasks_are_one_line(story: Story, shown: io.StringIO) -> None:
     story.begin()
     task = story.add("lr=1")
     story.submit(task)
-    story.finish(task, Outcome.failed(Cause.CANCELLED, "ended", **story.output(task, b"", "KeyboardInterrupt")))
+    outcome = Outcome.failed(Cause.CANCELLED, "ended", duration=2.0, **story.output(task, b"", "KeyboardInterrupt"))
+    story.finish(task, outcome, retry_in=0.0)
     assert "KeyboardInterrupt" not in shown.getvalue()
-    assert "task_001 failed on local (cancelled): ended" in shown.getvalue()
+    assert shown.getvalue().endswith("Task task_001 cancelled on local (2.0s): ended\n")
 
 
 def test_progress_is_told_every_tenth(story: Story, shown: io.StringIO) -> None:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.exceptions import ConfigError, SweepError
-from hsm_core.override_text import axis, key_and_value, literal, quote, unquote
 from hsm_core.sweep_file import RunOptions, SweepFile, command_line, load
 from hsm_core.sweep_launch import next_directory, program, reserve_directory
-from hsm_core.yaml_lines import YamlError, read_yaml
+from hsm_core.yaml_lines import read_yaml
 
 GOOD = """\
 app: train.py
@@ -153,7 +145,7 @@ def test_a_paired_key_cannot_be_overridden_alone(tmp_path: Path) -> None:
         ("app: [a]", 1, "app: must be a text"),
         ("app: t.py\nhsm:\n  compute:\n    retry_attempts: x", 4, "hsm.compute.retry_attempts: must be a whole number"),
         ("app: t.py\nhsm: {startegy: random}", 2, "did you mean strategy?"),
-        ("app: t.py\napp: u.py", 2, "not valid YAML"),
+        ("app: t.py\napp: u.py", 2, "app stands here twice; the first is in line 1"),
         ("app: t.py\nsweep: {grid: {a: [1}", 2, "not valid YAML"),
         ("app: &a [*a]", 1, "an anchor refers to itself"),
         ("app: \x07", 1, "not readable as text"),
@@ -215,100 +207,10 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         load(tmp_path / "sweep.yaml")
 
 
-def test_yaml_means_what_it_means_to_hydra() -> None:
-    read = read_yaml("a: 1e-3\nb: 2020-01-01\nc: ${oc.env:NONE}\nd: yes\n")
-    assert read.data == {"a": 0.001, "b": "2020-01-01", "c": "${oc.env:NONE}", "d": True}
-    assert read.lines[("c",)] == 3
-    with pytest.raises(YamlError):
-        read_yaml("a: b: c")
-
-
-# --- values arrive as they were written
-
-awkward = st.text(alphabet="ab'\"\\${},:= \t\n[]()~+-.0eé")
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | awkward
-values = st.recursive(
-    leaves,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(awkward | st.integers(), inner, max_size=3),
-    max_leaves=8,
-)
-parser = OverridesParser.create()
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal, of the same types, and NaN equal to itself."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float):
-        return a == b or (math.isnan(a) and math.isnan(b))
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict):
-        return len(a) == len(b) and all(same(x, y) and same(a[x], b[y]) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
-def quoted(value: Any) -> str | None:
-    """The value's text; None where the grammar has none for a key in it."""
-    try:
-        return quote(value)
-    except ValueError:
-        return None
-
-
-@settings(max_examples=300, deadline=None)
-@given(values)
-def test_a_value_arrives_as_it_was(value: Any) -> None:
-    text = quoted(value)
-    if text is not None:
-        assert same(parser.parse_override(f"key={text}").value(), value)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(values, min_size=2, max_size=4))
-def test_each_value_of_an_axis_arrives_as_it_was(axis_values: list[Any]) -> None:
-    if all(quoted(value) is not None for value in axis_values):
-        swept = parser.parse_override(axis("key", axis_values))
-        arrived = [parser.parse_override(f"key={text}").value() for text in swept.sweep_string_iterator()]
-        assert same(arrived, axis_values)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(awkward | st.text()))
-def test_literal_text_outlives_one_resolution(texts: list[str]) -> None:
-    try:
-        OmegaConf.create(texts)
-    except OmegaConfBaseException:
-        return  # no config of Hydra's can hold such a text
-    config = OmegaConf.create({"texts": literal(texts)})
-    OmegaConf.resolve(config)
-    assert OmegaConf.to_container(config, resolve=False) == {"texts": texts}
-
-
-@given(st.text() | awkward)
-def test_a_quoted_text_is_read_back(text: str) -> None:
-    assert unquote(quote(text)) == text
-
-
-@pytest.mark.parametrize(
-    ("override", "key", "value"),
-    [
-        ("lr=0.1", "lr", "0.1"),
-        ("++a.b='c=d'", "a.b", "c=d"),
-        ("model@x=mlp", "model@x", "mlp"),
-        ("~x", "~x", ""),
-        ("a=", "a", ""),
-        ("a='", "a", "'"),
-    ],
-)
-def test_key_and_value(override: str, key: str, value: str) -> None:
-    assert key_and_value(override) == (key, value)
-
-
-def test_what_has_no_text_is_refused() -> None:
-    for value in ({1, 2}, b"x", {"it's": 1}, {"1": 1}, {"true": 1}, {"": 1}):
-        with pytest.raises(ValueError, match="can't be written as a Hydra override"):
-            quote(value)
+def test_interpolations_stay_and_lines_are_known() -> None:
+    read = read_yaml("a: ${oc.env:NONE}\nb:\n  - x\n  - {c: 1}\n")
+    assert read.data == {"a": "${oc.env:NONE}", "b": ["x", {"c": 1}]}
+    assert read.lines == {("a",): 1, ("b",): 2, ("b", 0): 3, ("b", 1): 4, ("b", 1, "c"): 4}
 
 
 # --- the app and the directory
