@@ -139,7 +139,6 @@ class Engine:
 
         Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
         """
-        self._owner.check()
         self._incoming, self._exhausted = iter(tasks), False
         with self._signals():
             while True:
@@ -191,6 +190,7 @@ class Engine:
             batches.setdefault(attempt.source, []).append(attempt)
         self._pending.extendleft(reversed(passed))
         if batches:
+            self._owner.check()
             self._journal.sync()
         for name, batch in batches.items():
             self._submit(name, batch)
@@ -299,7 +299,8 @@ class Engine:
             if known is None or known.attempt is None or known.attempt.outcome != event.outcome:
                 self.record(ev.ResultStale(event.task, event.attempt, event.epoch, event.source, event.outcome))
             return
-        task = self._attempts.pop(event.task).task
+        left = self._attempts.pop(event.task).task
+        task = self._tasks.get(event.task, left)
         outcome, delay = self._decide(task, event)
         self.record(dataclasses.replace(event, outcome=outcome, retry_in=delay))
         if delay is None:
@@ -307,11 +308,9 @@ class Engine:
             self._barred.pop(event.task, None)
             if not outcome.completed:
                 self._count_failures()
-        elif task.index not in self._tasks:
-            return
-        elif delay > 0:
+        elif event.task in self._tasks and delay > 0:
             heapq.heappush(self._delayed, (time.monotonic() + delay, event.task, task))
-        else:
+        elif event.task in self._tasks:
             self._pending.appendleft(task)
 
     def _decide(self, task: Task, event: ev.AttemptFinished) -> tuple[Outcome, float | None]:
@@ -395,6 +394,7 @@ class Engine:
                 self._end(SweepInterrupted("the sweep was cancelled by command"))
                 ok, message = True, "the sweep is ending"
             else:
-                ok, message = False, f"unknown command '{command.command}'"
+                what = f"unknown command '{command.command}'" if command.command else command.arguments["problem"]
+                ok, message = False, what
             self.record(ev.CommandDone(command.id, command.command, ok, message))
             self._spool.done(command)

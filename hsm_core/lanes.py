@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hsm_core import strategies
@@ -12,6 +13,8 @@ from hsm_core.exceptions import SourceError
 from hsm_core.sources.base import Post, Source, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.task import Task
+
+log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """seconds the first deal waits for the other sources once one is ready"""
@@ -59,9 +62,9 @@ class Lanes:
     def __getitem__(self, name: str) -> Source:
         return self._lanes[name].source
 
-    @property
-    def names(self) -> Collection[str]:
-        return self._lanes.keys()
+    def alive(self, state: SweepState) -> set[str]:
+        """The names of all that are not taken out, whether ready, down or still starting."""
+        return {name for name in self._lanes if name not in state.sources or state.sources[name].disabled is None}
 
     def start(self, sweep: SweepContext, post: Callable[[SourceReady | SourceUnusable], None], events: Post) -> None:
         """Start every source in a thread of its own; each posts SourceReady or SourceUnusable."""
@@ -71,6 +74,9 @@ class Lanes:
                 source.start(sweep, events)
             except SourceError as e:
                 post(SourceUnusable(source.name, str(e)))
+            except Exception as e:  # a third party's code may raise anything; unheard, the sweep would wait for it
+                log.exception("source %s: start() raised what is no SourceError", source.name)
+                post(SourceUnusable(source.name, f"{source.name}: {type(e).__name__}: {e}"))
             else:
                 post(SourceReady(source.name))
 
@@ -81,23 +87,24 @@ class Lanes:
         for source in self:
             source.stop(timeout)
 
-    def settled(self, name: str) -> None:
-        """Take note that a source is ready, or never will be."""
+    def ready(self, name: str) -> None:
+        """Take note that a source is ready."""
         self._starting.discard(name)
-        self._first_ready = self._first_ready or time.monotonic()
+        if self._first_ready is None:
+            self._first_ready = time.monotonic()
 
-    @property
-    def starting(self) -> bool:
-        return bool(self._starting)
+    def unusable(self, name: str) -> None:
+        """Take note that a source will never be ready."""
+        self._starting.discard(name)
 
-    def settles_at(self) -> float | None:
-        """The monotonic time until which the first deal waits for slower sources; None: no more waiting.
+    def settles_at(self) -> float:
+        """The monotonic time until which the first deal waits for slower sources; 0: no more waiting.
 
         Without that the sources that start quickest would get the first tasks, whatever the
         strategy says.
         """
         if not self._starting:
-            return None
+            return 0.0
         return float("inf") if self._first_ready is None else self._first_ready + SETTLE
 
     def available(self, state: SweepState) -> list[strategies.SourceView]:
