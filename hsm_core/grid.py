@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -57,19 +59,27 @@ class Jobs(Sequence[Sequence[str]]):
         Composing these finds keys, groups and values that are not in the configuration, without
         composing every combination.
         """
-        chosen = [0]
+        if not self._length:
+            return []
+        steps: list[range] = []
         stride = self._all
         for axis in self._axes:
             stride //= len(axis)
-            chosen += [choice * stride for choice in range(1, len(axis))]
-        return [self[i] for i in sorted(chosen)[:SAMPLES] if i < self._length]
+            # Job i of these has a choice of this axis that is not its first, and the first of all others.
+            steps.append(range(stride, min(stride * len(axis), self._length), stride))
+        # In turn, so that a long axis leaves room for the others.
+        turns = (i for turn in itertools.zip_longest(*steps) for i in turn if i is not None)
+        return [self[i] for i in sorted([0, *itertools.islice(turns, SAMPLES - 1)])]
 
 
 def jobs_of(loader: ConfigLoader, params: Any, paired: Any, arguments: Sequence[str], limit: int | None) -> Jobs:
     """The jobs of the basic sweeper for these overrides, times those of the paired groups.
 
-    Raises HydraException on an override that can't be enumerated, ConfigError on a bad group.
+    Raises HydraException on an override that can't be enumerated, ConfigError on a bad group, on a
+    limit below 1, and on more jobs than can be counted.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError([f"hydra.sweeper.max_runs: must be 1 or more, got {limit}"])
     texts = [f"{key}={value}" for key, value in (params or {}).items()]
     axes: dict[str, Axis] = {}
     for parsed in OverridesParser.create(config_loader=loader).parse_overrides([*texts, *arguments]):
@@ -81,27 +91,38 @@ def jobs_of(loader: ConfigLoader, params: Any, paired: Any, arguments: Sequence[
         else:
             assert parsed.value_type is not None
             raise HydraException(f"HsmSweeper does not support sweep type : {parsed.value_type.name}")
-    return Jobs([*axes.values(), *_paired_axes(_groups(paired), axes)], limit)
+    all_axes = [*axes.values(), *_paired_axes(_groups(paired), axes)]
+    count = math.prod(len(axis) for axis in all_axes)
+    if limit is None and count > sys.maxsize:
+        raise ConfigError(
+            [f"the grid has more than 10^{int(math.log10(count))} jobs; limit it with hydra.sweeper.max_runs"]
+        )
+    return Jobs(all_axes, limit)
 
 
-def _groups(paired: Any) -> Any:
+def _groups(paired: Any) -> list[Any]:
     """The groups as plain lists and dicts.
 
     `hsm run` sends groups that hold `${..}` as JSON text: Hydra 1.3 resolves the sweeper's node,
     1.4 does not, so no other spelling reaches us unchanged in both.
     """
-    if isinstance(paired, str):
-        return json.loads(paired)
-    return OmegaConf.to_container(paired, resolve=False) if OmegaConf.is_config(paired) else paired or []
+    try:
+        groups = json.loads(paired) if isinstance(paired, str) else paired
+    except ValueError:
+        groups = paired
+    groups = OmegaConf.to_container(groups, resolve=False) if OmegaConf.is_config(groups) else groups or []
+    if not isinstance(groups, list):
+        raise ConfigError([f"hydra.sweeper.paired: expected a list of groups, got {groups!r}"])
+    return groups
 
 
-def _paired_axes(groups: Any, axes: Mapping[str, Axis]) -> list[Axis]:
+def _paired_axes(groups: Sequence[Any], axes: Mapping[str, Axis]) -> list[Axis]:
     problems: list[str] = []
     found: list[Axis] = []
     taken = {key.lstrip("+~") for key in axes}
     for number, group in enumerate(groups):
         place = f"hydra.sweeper.paired[{number}]"
-        if not isinstance(group, dict) or not all(isinstance(values, list) for values in group.values()):
+        if not _is_group(group):
             problems.append(f"{place}: expected a mapping of keys to lists, got {group!r}")
             continue
         lengths = {key: len(values) for key, values in group.items()}
@@ -113,8 +134,19 @@ def _paired_axes(groups: Any, axes: Mapping[str, Axis]) -> list[Axis]:
             if key.lstrip("+~") in taken:
                 problems.append(f"{place}.{key}: this key is swept twice")
             taken.add(key.lstrip("+~"))
-        rows = zip(*group.values(), strict=True)
-        found.append([tuple(f"{key}={quote(value)}" for key, value in zip(group, row, strict=True)) for row in rows])
+        try:
+            found.append(_rows(group))
+        except ValueError as e:
+            problems.append(f"{place}: {e}")
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, dict) and all(isinstance(k, str) and isinstance(v, list) for k, v in group.items())
+
+
+def _rows(group: Mapping[str, Sequence[Any]]) -> Axis:
+    rows = zip(*group.values(), strict=True)
+    return [tuple(f"{key}={quote(value)}" for key, value in zip(group, row, strict=True)) for row in rows]

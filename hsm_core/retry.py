@@ -26,6 +26,7 @@ def retry_delay(config: ComputeConfig, outcome: Outcome, earlier: Mapping[str, i
     if outcome.cause is Cause.LOST:
         return 0.0 if failures + 1 < LOST_LIMIT else None
     if outcome.cause is Cause.ERROR and failures < config.retry_attempts:
-        factor = 2.0**failures if config.exponential_backoff else 1.0
+        # 2.0**1024 is too large for a float; the limit below is reached long before.
+        factor = 2.0 ** min(failures, 1023) if config.exponential_backoff else 1.0
         return min(config.retry_delay * factor, _LONGEST_DELAY)
     return None
