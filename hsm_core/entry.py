@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from hsm_core.remote.app import function_name
 
 Entry = Mapping[str, Any]
-"""kind (script or module), path, name, argv0, args, and the task function it must lead to"""
+"""kind (script or module), path, name, cwd, argv0, args, and the task function it must lead to"""
 
 _HOSTS = frozenset({"_pytest", "unittest", "IPython", "ipykernel", "bdb", "pdb", "doctest", "code", "multiprocessing"})
 """top-level modules under which the main program is not the app's own and must not be run again"""
@@ -22,34 +23,32 @@ def find_entry(function: Callable[[Any], Any]) -> Entry | None:
 
     There is one when Hydra's `_run_hydra` is on our stack and the main program's own code below
     it, with nothing between that runs programs for others (a test runner, a notebook, a
-    debugger).
+    debugger), and the program is a file or module that can be run again.
     """
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
-    if main is None or path is None or not _called_from(main.__dict__):
+    if main is None or path is None or not os.path.isfile(path) or not _called_from(main.__dict__):
         return None
     spec = getattr(main, "__spec__", None)
-    entry: dict[str, Any] = {"path": path, "argv0": sys.argv[0], "function": function_name(function)}
-    if spec is None:
-        return {**entry, "kind": "script", "args": _arguments(path)}
-    name = spec.name.removesuffix(".__main__") if spec.name.endswith(".__main__") else spec.name
-    return {**entry, "kind": "module", "name": spec.name, "args": _arguments(name)}
+    entry: dict[str, Any] = {"path": path, "function": function_name(function)}
+    if spec is None or spec.name == "__main__":  # a file, or a folder with a __main__.py
+        word, arguments = _command(path)
+        return {**entry, "kind": "script", "cwd": _start_folder(path, word), "argv0": word, "args": arguments}
+    _, arguments = _command(spec.name.removesuffix(".__main__"))
+    return {**entry, "kind": "module", "name": spec.name, "cwd": os.getcwd(), "argv0": path, "args": arguments}
 
 
 def app_dir(entry: Entry | None) -> Path | None:
     """The folder that the app's own modules are imported from; None where no entry is known."""
     if entry is None:
         return None
-    if entry["kind"] == "module":
-        top = sys.modules.get(entry["name"].split(".")[0])
-        places = list(getattr(top, "__path__", []))
-        return Path(places[0]).resolve().parent if places else Path(entry["path"]).resolve().parent
-    module = entry["function"].split(":")[0]
-    if module == "__main__":
-        return Path(entry["path"]).resolve().parent
+    module = entry["name"] if entry["kind"] == "module" else entry["function"].split(":")[0]
     top = sys.modules.get(module.split(".")[0])
-    file = getattr(top, "__file__", None)
-    return Path(entry["path"] if file is None else file).resolve().parent
+    places = list(getattr(top, "__path__", []))
+    if places:
+        return Path(places[0]).resolve().parent
+    file = None if module == "__main__" else getattr(top, "__file__", None)
+    return Path(file or entry["path"]).resolve().parent
 
 
 def _called_from(main: Mapping[str, Any]) -> bool:
@@ -66,13 +65,26 @@ def _called_from(main: Mapping[str, Any]) -> bool:
     return False
 
 
-def _arguments(program: str) -> list[str]:
-    """The program's arguments as the process got them, before the app may have changed sys.argv."""
+def _command(program: str) -> tuple[str, list[str]]:
+    """How the program was named on the command line, and the arguments after that.
+
+    They are as the process got them: the app may have changed sys.argv since.
+    """
     original = sys.orig_argv
     for position, word in enumerate(original[1:], start=1):
-        if word == program or (word == sys.argv[0] and original[position - 1] != "-m"):
-            return list(original[position + 1 :])
-    return list(sys.argv[1:])
+        named = word in (program, f"-m{program}") or program.endswith(os.sep + word.removeprefix(f".{os.sep}"))
+        if named or (word == sys.argv[0] and original[position - 1] != "-m"):
+            return word, list(original[position + 1 :])
+    return sys.argv[0], list(sys.argv[1:])
+
+
+def _start_folder(path: str, word: str) -> str:
+    """The folder in which the process was started, where that can be told; else the current one.
+
+    Python makes a script's path absolute with it before the app can change folders.
+    """
+    start = path.removesuffix(word.removeprefix(f".{os.sep}"))
+    return start if start != path and os.path.isdir(start) else os.getcwd()
 
 
 def command_line() -> list[str]:

@@ -74,8 +74,9 @@ def _attempt(event: ev.AttemptStarted | ev.AttemptFinished, state: SweepState) -
 
 
 def _said(text: str) -> str:
-    """`: text`, escaped and bounded; nothing for an empty text."""
-    return f": {printable(text, _MESSAGE_LIMIT)}" if text else ""
+    """`: text`, its first line, escaped and bounded; nothing for an empty text."""
+    first = text.partition("\n")[0]
+    return f": {printable(first, _MESSAGE_LIMIT)}" if first else ""
 
 
 def _numbered(number: int) -> str:

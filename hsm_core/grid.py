@@ -75,8 +75,8 @@ class Jobs(Sequence[Sequence[str]]):
 def jobs_of(loader: ConfigLoader, params: Any, paired: Any, arguments: Sequence[str], limit: int | None) -> Jobs:
     """The jobs of the basic sweeper for these overrides, times those of the paired groups.
 
-    Raises HydraException on an override that can't be enumerated, ConfigError on a bad group, on a
-    limit below 1, and on more jobs than can be counted.
+    Raises HydraException on an override that can't be enumerated, ConfigError on a bad group, on an
+    axis without values, on a limit below 1, and on more jobs than can be counted.
     """
     if limit is not None and limit < 1:
         raise ConfigError([f"hydra.sweeper.max_runs: must be 1 or more, got {limit}"])
@@ -91,6 +91,9 @@ def jobs_of(loader: ConfigLoader, params: Any, paired: Any, arguments: Sequence[
         else:
             assert parsed.value_type is not None
             raise HydraException(f"HsmSweeper does not support sweep type : {parsed.value_type.name}")
+    empty = [key for key, axis in axes.items() if not axis]
+    if empty:
+        raise ConfigError([f"the grid is empty: {key} has no values" for key in empty])
     all_axes = [*axes.values(), *_paired_axes(_groups(paired), axes)]
     count = math.prod(len(axis) for axis in all_axes)
     if limit is None and count > sys.maxsize:

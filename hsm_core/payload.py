@@ -36,7 +36,8 @@ def write(
     Raises SnapshotError when something can't be frozen.
     """
     search_path = [(e.provider, e.path) for e in context.config_loader.get_search_path().get_path()]
-    frozen = take(app_dir(entry), _config_dirs(config), snapshot)
+    script = Path(entry["path"]).resolve() if entry is not None and entry["kind"] == "script" else None
+    frozen = take(app_dir(entry), _config_dirs(config), snapshot, script)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     objects: dict[str, Any] = {
         "config": config,
@@ -44,7 +45,7 @@ def write(
         "execution_whitelist": getattr(context, "execution_whitelist", None),
     }
     if entry is None:
-        entry = {"kind": "value", "path": sys.path}
+        entry = {"kind": "value", "cwd": os.getcwd(), "path": sys.path}
         blob = _by_value(function, objects)
     else:
         blob = _by_reference(objects)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.dry_run import PLAN_FILE
 from hsm_core.lanes import Lanes
-from hsm_core.remote.compose import compose_job
+from hsm_core.remote.compose import Composer
 from hsm_core.task import task_key, task_name
 from hsm_core.text import printable
 
@@ -31,11 +31,12 @@ def make_plan(
 ) -> dict[str, Any]:
     """The plan as JSON: sweep_dir, sources, and every task with its directory, duplicate and error."""
     sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
+    composer = Composer(context.config_loader, config)
     first_with: dict[str, str] = {}
     tasks = []
     for index, overrides in enumerate(job_overrides, start=first_index):
         key, name = task_key(overrides), task_name(index)
-        output_dir, error = _output_dir(config, context, overrides, index)
+        output_dir, error = _output_dir(composer, overrides, index)
         earlier = first_with.setdefault(key, name)
         tasks.append(
             {
@@ -56,14 +57,12 @@ def make_plan(
     return {"sweep_dir": str(sweep_dir), "sources": sources, "tasks": tasks, "errors": errors}
 
 
-def _output_dir(
-    config: DictConfig, context: HydraContext, overrides: Sequence[str], index: int
-) -> tuple[str | None, str | None]:
+def _output_dir(composer: Composer, overrides: Sequence[str], index: int) -> tuple[str | None, str | None]:
     """Where a task would write, and why it can't be composed; one of them is None."""
     instance = HydraConfig.instance()
     before = instance.cfg
     try:
-        job = compose_job(context.config_loader, config, overrides, index)
+        job = composer.compose(overrides, index)
         instance.set_config(job)
         parts = (str(OmegaConf.select(job, f"hydra.sweep.{part}")) for part in ("dir", "subdir"))
         return os.path.abspath(os.path.join(*parts)), None

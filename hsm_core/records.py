@@ -32,6 +32,9 @@ _HUGE = 10**15
 _LONGEST_CHAIN = 100
 """errors that may hang together; the writer stops at half of that"""
 
+_REBUILT = {"_SyntheticTraceback": None}
+"""globals of a rebuilt frame: a name, and no `__name__`, by which Hydra 1.4 leaves out the frames before the app's"""
+
 _TOLD: Mapping[str, tuple[type, ...]] = {
     "exit_code": (int,),
     "signal": (int,),
@@ -245,7 +248,7 @@ def _traceback(frames: list[list[Any]]) -> TracebackType | None:
     built: TracebackType | None = None
     for filename, function, line in reversed(frames):
         code = {"co_filename": filename, "co_name": function}
-        frame = {"f_globals": {"__name__": "", "__file__": filename}, "f_code": code, "f_lineno": line or 1}
+        frame = {"f_globals": _REBUILT, "f_code": code, "f_lineno": line or 1}
         described = {"tb_frame": frame, "tb_lineno": line or 1, "tb_next": None}
         one: TracebackType = tblib.Traceback.from_dict(described).as_traceback()
         built = TracebackType(built, one.tb_frame, one.tb_lasti, one.tb_lineno)

@@ -13,12 +13,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from hsm_core import records
 from hsm_core.exceptions import TaskError
-from hsm_core.remote.compose import compose_job
+from hsm_core.remote.compose import Composer
 from hsm_core.state import TaskRecord
 from hsm_core.task import Outcome
 
@@ -28,8 +27,7 @@ class ReturnContext:
     """What is shared by the returns of one sweep."""
 
     directory: Path
-    config: DictConfig
-    hydra_context: HydraContext
+    composer: Composer
     raise_on_failure: bool
     trusted: Callable[[str], bool]
     """whether pickles from the source of this name may be read"""
@@ -123,7 +121,7 @@ def _plain_return(fields: Mapping[str, Any]) -> JobReturn:
 
 def compose(task: TaskRecord, output_dir: str | None, context: ReturnContext) -> tuple[DictConfig, DictConfig]:
     """A task's own configuration and Hydra's, as Hydra's `run_job` hands them out."""
-    config = compose_job(context.hydra_context.config_loader, context.config, task.overrides, task.index)
+    config = context.composer.compose(task.overrides, task.index)
     with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
         config.hydra.runtime.output_dir = output_dir
     instance = HydraConfig.instance()

@@ -35,6 +35,7 @@ from hsm_core.lanes import Lanes
 from hsm_core.logs import LogTree
 from hsm_core.owner import Owner
 from hsm_core.progress import Progress
+from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext, TaskReturn
 from hsm_core.results_table import ResultsTable
 from hsm_core.snapshot import Snapshot
@@ -229,9 +230,8 @@ def open_session(
         config=config,
         threads_per_task=config.threads_per_task or _threads(lanes),
     )
-    returns = ReturnContext(
-        directory, hydra_config, context, config.raise_on_failure, lambda name: _trusted(name, config, state)
-    )
+    composer = Composer(context.config_loader, hydra_config)
+    returns = ReturnContext(directory, composer, config.raise_on_failure, lambda name: _trusted(name, config, state))
     session = Session(config, directory, journal, owner, state, lanes, returns)
     session.start(first, sweep)
     return session

@@ -33,8 +33,8 @@ class Snapshot:
     dirty: bool | None = None
 
 
-def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path) -> Snapshot:
-    """Freeze the project around `app_dir` and the configuration folders outside of it.
+def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path, script: Path | None = None) -> Snapshot:
+    """Freeze the project around `app_dir`, and outside of it the configuration folders and the script.
 
     The project is the git work tree that holds `app_dir`, else that folder. Folders of
     installed packages are left alone. Afterwards `target` holds all copies. Raises
@@ -57,13 +57,16 @@ def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path) -> Sna
         if folder.is_dir() and not _installed(folder) and not any(_holds(staging, roots, r, folder) for r in roots):
             roots[folder] = f"conf-{number}"
             _copy(folder, _walk(folder), staging / f"conf-{number}")
+    if script is not None and not any(_holds(staging, roots, root, script) for root in roots):
+        roots[script] = f"script/{script.name}"
+        _copy(script.parent, [Path(script.name)], staging / "script")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(staging, target)
     return Snapshot({str(root): str(target / name) for root, name in roots.items()}, commit, dirty)
 
 
-def _holds(staging: Path, roots: Mapping[Path, str], root: Path, folder: Path) -> bool:
-    return folder.is_relative_to(root) and (staging / roots[root] / folder.relative_to(root)).is_dir()
+def _holds(staging: Path, roots: Mapping[Path, str], root: Path, path: Path) -> bool:
+    return path.is_relative_to(root) and (staging / roots[root] / path.relative_to(root)).exists()
 
 
 def _installed(folder: Path) -> bool:

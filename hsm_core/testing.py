@@ -115,7 +115,7 @@ class Bench:
             overrides = [f"hydra.sweep.dir='{self.directory}'", "hydra.mode=MULTIRUN", "+do=return", "+value=1"]
             config = hydra.config_loader.load_configuration(None, overrides, RunMode.MULTIRUN)
             config.hydra.overrides.task.clear()
-            entry = {"kind": "script", "path": str(self._app), "argv0": str(self._app), "args": []}
+            entry = {"kind": "script", "path": str(self._app), "argv0": str(self._app), "args": [], "cwd": os.getcwd()}
             payload.write(
                 self.directory / ".hsm" / "payload",
                 self.directory / ".hsm" / "snapshot",

@@ -66,6 +66,8 @@ class Agent:
         self._zygote: subprocess.Popen[bytes] | None = None
         self._requests = -1
         self._ready = False
+        self._reached = False
+        """whether a worker got to the app's task function; until then a failed import is the app's"""
         self._crashes = 0
         self._stopping: float | None = None
         """when everything that still runs is killed"""
@@ -228,7 +230,16 @@ class Agent:
         self._say("note", level="INFO", message=f"{reason}: each task gets a new interpreter instead of a fork")
 
     def _on_unusable(self, reason: str) -> None:
+        """The app can't be reached from here: nothing runs, and what waits is for other sources."""
+        if self._stopping is not None:
+            return
         self._say("unusable", reason=reason)
+        for attempt_id in self._waiting:
+            self._lost(attempt_id, reason)
+        self._waiting = []
+        for attempt in self._attempts.values():
+            if "pid" in attempt:
+                process.send(attempt["pid"], signal.SIGHUP)
         self._stop(0.0)
 
     def _on_forked(self, id: str, pid: int) -> None:
@@ -239,6 +250,7 @@ class Agent:
 
     def _on_started(self, **facts: Any) -> None:
         self._crashes = 0
+        self._reached = True
         self._say("started", **facts)
 
     def _on_unwritable(self, id: str, reason: str) -> None:
@@ -254,6 +266,11 @@ class Agent:
         except FileNotFoundError:
             reason = self._unwritable.pop(id, f"its supervisor ended with {status} before it wrote a result")
             self._lost(id, reason)
+            return
+        if record.get("unreached") and not self._reached:
+            os.unlink(attempt["record"])
+            self._on_unusable(record["error"]["traceback"])
+            self._lost(id, record["message"])
             return
         del self._attempts[id]
         self._cancelled.discard(id)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
+from hsm_core.remote import describe
+from hsm_core.remote.compose import Composer
 from hsm_core.remote.frozen import Frozen
 
 
@@ -55,9 +57,7 @@ class App:
 
     function: Callable[[Any], Any]
     hydra_context: Any
-    config: Any
-    """the composed configuration of the sweep itself"""
-    job_name: str
+    composer: Composer
 
 
 Then = Callable[[App], NoReturn]
@@ -69,18 +69,26 @@ def reach(payload: Payload, then: Then) -> None:
     `then` must not return. Raises EntryError where the entry does not get there.
     """
     facts = payload.facts
-    os.chdir(facts["cwd"])
-    frozen = Frozen(facts["frozen"])
-    frozen.install()
     entry = facts["entry"]
+    os.chdir(entry["cwd"])
+    frozen = Frozen(facts["frozen"])
+    frozen.freeze_imports()
     if entry["kind"] == "value":
         sys.path[:] = entry["path"]
         objects = payload.objects()
         from hydra.core.singleton import Singleton
 
         Singleton.set_state(objects["singletons"])
+        frozen.freeze_configs()
         then(_app(payload, objects["function"], objects))
-    _run_entry(entry, frozen, lambda function: then(_app(payload, function, payload.objects())))
+
+    def reached(function: Any) -> NoReturn:
+        # The app may have changed folders on its way here, as it did in the launcher.
+        os.chdir(facts["cwd"])
+        frozen.freeze_configs()
+        then(_app(payload, function, payload.objects()))
+
+    _run_entry(entry, frozen, reached)
 
 
 def _run_entry(entry: Mapping[str, Any], frozen: Frozen, reached: Callable[[Any], NoReturn]) -> None:
@@ -88,12 +96,15 @@ def _run_entry(entry: Mapping[str, Any], frozen: Frozen, reached: Callable[[Any]
 
     hydra_main = sys.modules["hydra.main"]
 
-    def take_over(*args: Any, **kwargs: Any) -> NoReturn:
+    passed: list[str] = []
+
+    def take_over(*args: Any, **kwargs: Any) -> None:
         function = kwargs["task_function"]
         name = function_name(function)
-        if name != entry["function"]:
-            raise EntryError(f"the app led to the task function {name}, the launcher's was {entry['function']}")
-        reached(function)
+        if name == entry["function"]:
+            reached(function)
+        # The launcher is beyond this one already: an app may have several, one after the other.
+        passed.append(name)
 
     hydra_main._run_hydra = take_over  # type: ignore[attr-defined]
     main = ModuleType("__main__")
@@ -105,8 +116,10 @@ def _run_entry(entry: Mapping[str, Any], frozen: Frozen, reached: Callable[[Any]
     except EntryError:
         raise
     except BaseException as e:
-        raise EntryError(f"the app failed while it was imported:\n{_traceback(e)}") from e
-    raise EntryError("the app ended before it reached its @hydra.main function")
+        what = describe.failure(e)["message"]
+        raise EntryError(f"the app failed while it was imported: {what}\n{_traceback(e)}") from e
+    seen = f"; on its way there were {', '.join(passed)}" if passed else ""
+    raise EntryError(f"the app ended before it reached its @hydra.main function {entry['function']}{seen}")
 
 
 def _prepare_main(main: ModuleType, entry: Mapping[str, Any], frozen: Frozen) -> Any:
@@ -166,4 +179,4 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     if hasattr(context, "execution_whitelist"):
         context.execution_whitelist = objects["execution_whitelist"]
-    return App(function, context, config, facts["job_name"])
+    return App(function, context, Composer(hydra.config_loader, config))

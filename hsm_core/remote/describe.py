@@ -12,6 +12,8 @@ _TEXT_LIMIT = 200_000
 _DEPTH_LIMIT = 50
 _SIZE_LIMIT = 100_000
 """elements of a return value that are looked at"""
+_INT_LIMIT = 4096
+"""bits of an integer: Python refuses to write and read very long ones as text"""
 _HIDDEN = ("hsm_core.remote.", "hydra._internal.", "hydra.core.utils")
 
 
@@ -37,6 +39,7 @@ def error(exception: BaseException, seen: frozenset[int] = frozenset()) -> dict[
         "type": type(exception).__qualname__,
         "module": type(exception).__module__,
         "message": message(exception)[:_TEXT_LIMIT],
+        "args": _arguments(exception),
         "frames": _frames(exception.__traceback__),
         "chain": _chain(exception, seen),
     }
@@ -52,10 +55,26 @@ def text(exception: BaseException) -> dict[str, Any]:
         "type": type(exception).__qualname__,
         "module": type(exception).__module__,
         "message": words.splitlines()[0],
+        "args": None,
         "frames": [],
         "chain": None,
         "traceback": words[:_TEXT_LIMIT],
     }
+
+
+def _arguments(exception: BaseException) -> list[Any] | None:
+    """The exception's arguments, where JSON holds them exactly."""
+    arguments, exact = plain(list(exception.args))
+    return arguments if exact else None
+
+
+def rebuild(cls: type[BaseException], arguments: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """An exception as it was, without a call of its class: that may want other arguments than `args`."""
+    exception: BaseException = cls.__new__(cls, *arguments)
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    builtin.__init__(exception, *arguments)
+    exception.__dict__.update(state)
+    return exception
 
 
 def _chain(exception: BaseException, seen: frozenset[int]) -> dict[str, Any] | None:
@@ -101,6 +120,8 @@ def plain(value: Any) -> tuple[Any, bool]:
 def _plain(value: Any, depth: int, budget: list[int]) -> tuple[Any, bool]:
     budget[0] -= 1
     kind = type(value)
+    if kind is int and value.bit_length() > _INT_LIMIT:
+        return f"<{kind.__name__}>", False
     if value is None or kind in (bool, int, float, str):
         return value, kind is not str or _encodable(value)
     if depth == 0 or budget[0] < 0:
@@ -109,10 +130,17 @@ def _plain(value: Any, depth: int, budget: list[int]) -> tuple[Any, bool]:
         items = [_plain(item, depth - 1, budget) for item in value]
         return [item for item, _ in items], kind is list and all(exact for _, exact in items)
     if kind is dict:
-        pairs = {str(k): _plain(v, depth - 1, budget) for k, v in value.items()}
+        pairs = {_key(k): _plain(v, depth - 1, budget) for k, v in value.items()}
         exact = all(type(k) is str for k in value) and all(e for _, e in pairs.values())
         return {k: v for k, (v, _) in pairs.items()}, exact
     return _number(value, kind.__name__), False
+
+
+def _key(key: Any) -> str:
+    try:
+        return str(key)
+    except Exception:  # the app's __str__ may raise anything
+        return f"<{type(key).__name__}>"
 
 
 def _encodable(text: str) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import linecache
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,23 +24,31 @@ class Frozen:
         self._roots = sorted(((os.path.abspath(r), c) for r, c in roots.items()), key=lambda p: -len(p[0]))
 
     def copy_of(self, path: str) -> str | None:
-        """The frozen copy of a file or folder; None where there is none."""
-        path = os.path.abspath(path)
-        for root, copy in self._roots:
-            if path == root or path.startswith(root + os.sep):
-                target = os.path.normpath(os.path.join(copy, os.path.relpath(path, root)))
-                return target if os.path.exists(target) else None
+        """The frozen copy of a file or folder, by any of its names; None where there is none."""
+        for name in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+            for root, copy in self._roots:
+                if name == root or name.startswith(root + os.sep):
+                    target = os.path.normpath(os.path.join(copy, os.path.relpath(name, root)))
+                    return target if os.path.exists(target) else None
         return None
 
     def read(self, path: str) -> bytes:
-        """The frozen text of a file, or its text of today where it is not frozen."""
+        """The frozen text of a source file, or its text of today where it is not frozen."""
         with open(self.copy_of(path) or path, "rb") as f:
-            return f.read()
+            text = f.read()
+        _keep_lines(path, text)
+        return text
 
-    def install(self) -> None:
-        """From now on imports and Hydra's configuration sources read the copies."""
+    def freeze_imports(self) -> None:
+        """From now on imports read the copies."""
         sys.path_hooks.insert(0, self._path_hook)
         sys.path_importer_cache.clear()
+
+    def freeze_configs(self) -> None:
+        """From now on Hydra's configuration sources read the copies.
+
+        To be called where Hydra would begin: it looks for plugins now, those of the app among them.
+        """
         _freeze_config_sources(self)
 
     def _path_hook(self, path: str) -> FrozenFinder:
@@ -76,6 +86,11 @@ class FrozenFinder:
             submodule_search_locations=[os.path.dirname(origin)] if package else None,
         )
 
+    def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
+        """Names of the folder's modules and whether each is a package, for `pkgutil.iter_modules`."""
+        listed = pkgutil.iter_importer_modules  # type: ignore[attr-defined]
+        return iter({**dict(listed(self._folder, prefix)), **dict(listed(self._copy, prefix))}.items())
+
     def invalidate_caches(self) -> None:
         self._copy.invalidate_caches()
         self._folder.invalidate_caches()
@@ -88,6 +103,10 @@ class FrozenLoader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._copy = copy
 
+    def exec_module(self, module: ModuleType) -> None:
+        _keep_lines(self.path, self.get_data(self.path))
+        super().exec_module(module)
+
     def get_data(self, path: str) -> bytes:
         return super().get_data(self._copy if path == self.path else path)
 
@@ -96,6 +115,15 @@ class FrozenLoader(importlib.machinery.SourceFileLoader):
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
         """Write no bytecode: the original may have another text by now."""
+
+
+def _keep_lines(path: str, text: bytes) -> None:
+    """Have tracebacks and `inspect.getsource` show these lines, whatever the file holds by then."""
+    try:
+        lines = importlib.util.decode_source(text).splitlines(keepends=True)
+    except (SyntaxError, UnicodeDecodeError):
+        return  # the import is about to say so
+    linecache.cache[path] = (len(text), None, lines, path)
 
 
 def _freeze_config_sources(frozen: Frozen) -> None:
@@ -119,6 +147,9 @@ def _freeze_config_sources(frozen: Frozen) -> None:
         def _use(self, folder: str | None) -> None:
             copy = None if folder is None else frozen.copy_of(folder)
             self._files = None if copy is None else HydraFiles(self.provider, f"file://{copy}")
+
+        def available(self) -> bool:
+            return self._files is not None or super().available()  # type: ignore[misc]
 
         def load_config(self, config_path: str) -> ConfigResult:
             if self._files is None or not self._files.is_config(config_path):

@@ -7,9 +7,11 @@ tasks; one that the app seeded while it was imported must be the same in all, as
 
 from __future__ import annotations
 
-import os
+import gc
 import random
+import secrets
 import sys
+import weakref
 from typing import Any
 
 
@@ -19,22 +21,61 @@ class Seeds:
     def __init__(self) -> None:
         self._seeded = False
         self._state: Any = None
-        self._original = random.seed
+        self._unseeded: weakref.WeakValueDictionary[int, random.Random] = weakref.WeakValueDictionary()
+        """generators of type random.Random that nobody seeded, by id"""
+        self._entropy: set[int] = set()
+        """what NumPy's generators without a seed got in its place"""
+        self._bit_generators: list[Any] = []
+        """those of NumPy that nobody seeded"""
+        self._originals = (random.seed, random.setstate, random.Random.seed, secrets.randbits)
+        self._watching = True
 
     def watch(self) -> None:
-        """Note from now on whether somebody seeds `random`."""
+        """Note from now on which generators are seeded."""
+        seed, setstate, seed_one, randbits = self._originals
 
-        def seed(*args: Any, **kwargs: Any) -> None:
+        def noted_seed(*args: Any, **kwargs: Any) -> None:
             self._seeded = True
-            self._original(*args, **kwargs)
+            seed(*args, **kwargs)
 
-        random.seed = seed
+        def noted_setstate(state: Any) -> None:
+            self._seeded = True
+            setstate(state)
+
+        def noted_seed_one(generator: random.Random, a: Any = None, version: int = 2) -> None:
+            if a is None:
+                self._unseeded[id(generator)] = generator
+            else:
+                self._unseeded.pop(id(generator), None)
+            seed_one(generator, a, version)
+
+        def noted_randbits(k: int) -> int:
+            bits = randbits(k)
+            if self._watching:
+                self._entropy.add(bits)
+            return bits
+
+        random.seed, random.setstate = noted_seed, noted_setstate
+        random.Random.seed = noted_seed_one  # type: ignore[assignment, method-assign]
+        # NumPy takes the function over when it is imported (numpy/random/bit_generator.pyx).
+        secrets.randbits = noted_randbits
 
     def keep(self) -> None:
         """The app is imported: what was seeded until now stays."""
-        random.seed = self._original
+        self._watching = False
+        random.seed, random.setstate, random.Random.seed, secrets.randbits = self._originals  # type: ignore[method-assign]
         if self._seeded:
             self._state = random.getstate()
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            found = (o for o in gc.get_objects() if isinstance(o, numpy_random.BitGenerator))
+            self._bit_generators = [generator for generator in found if self._drawn(generator)]
+
+    def _drawn(self, bit_generator: Any) -> bool:
+        # numpy.random.seed(x) leaves no SeedSequence (numpy/random/_mt19937.pyx, _legacy_seeding).
+        sequence = getattr(bit_generator, "_seed_seq", None)
+        entropy = getattr(sequence, "entropy", None)
+        return isinstance(entropy, int) and entropy in self._entropy
 
     def renew(self) -> None:
         """In a forked child: seed afresh what nobody seeded, restore what somebody did.
@@ -43,18 +84,12 @@ class Seeds:
         """
         if self._state is not None:
             random.setstate(self._state)
-        _renew_numpy()
+        for generator in self._unseeded.values():
+            generator.seed()
+        for bit_generator in self._bit_generators:
+            # As when it was made: a new SeedSequence, and the state from that, in place.
+            bit_generator.__init__()
         _renew_torch()
-
-
-def _renew_numpy() -> None:
-    generator = sys.modules.get("numpy.random.mtrand")
-    if generator is None:
-        return
-    # numpy.random.seed(x) drops the SeedSequence that an unseeded generator starts with
-    # (numpy/random/_mt19937.pyx, _legacy_seeding).
-    if getattr(generator._rand._bit_generator, "_seed_seq", None) is not None:
-        generator._rand.seed(list(os.urandom(624)))
 
 
 def _renew_torch() -> None:

@@ -7,6 +7,7 @@ and talks to it through a pipe: frames of one JSON object each.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import pickle
@@ -19,7 +20,6 @@ from typing import Any, BinaryIO, NoReturn
 
 from hsm_core.remote import describe, process
 from hsm_core.remote.app import App, EntryError, Payload, reach
-from hsm_core.remote.compose import compose_job
 
 PICKLE_LIMIT = 64 << 20
 """bytes a pickled return value may have"""
@@ -34,6 +34,7 @@ def main(args: list[str]) -> NoReturn:
     """
     folder, pipe, parent = args[0], int(args[1]), int(args[2])
     process.die_with_parent(signal.SIGKILL, parent)
+    process.reset_signals()
     spec = json.loads(sys.stdin.buffer.read())
     os.set_inheritable(pipe, False)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -46,7 +47,13 @@ def main(args: list[str]) -> NoReturn:
         send(
             pipe,
             "report",
-            {"status": "failed", "cause": "error", "message": str(e).splitlines()[0], "error": describe.text(e)},
+            {
+                "status": "failed",
+                "cause": "error",
+                "message": str(e).splitlines()[0],
+                "error": describe.text(e),
+                "unreached": True,
+            },
         )
         _end(1)
     raise AssertionError("reach() returns by an error only")
@@ -93,7 +100,7 @@ def run(app: App, spec: Mapping[str, Any], pipe: int) -> NoReturn:
 def _run_job(app: App, spec: Mapping[str, Any], pipe: int) -> dict[str, Any]:
     from hydra.core.utils import JobStatus, run_job
 
-    config = compose_job(app.hydra_context.config_loader, app.config, spec["overrides"], spec["task"])
+    config = app.composer.compose(spec["overrides"], spec["task"], last=True)
     app.hydra_context.callbacks.callbacks.insert(0, _Begin(pipe))
     ret = run_job(
         hydra_context=app.hydra_context,
@@ -180,14 +187,25 @@ class _CappedFile:
         return self._file.write(data)
 
 
+class _Pickler(pickle.Pickler):
+    """Pickles exceptions so that they can be loaded, whatever arguments their classes want."""
+
+    def reducer_override(self, value: Any) -> Any:
+        cls: Any = type(value)
+        if isinstance(value, BaseException) and cls.__reduce__ is BaseException.__reduce__:
+            return describe.rebuild, (cls, value.args, value.__dict__)
+        return NotImplemented
+
+
 def _pickled(value: Any, path: str) -> str | None:
     """Pickle a value to a file of mode 0600; the reason, and no file, where that is impossible."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
-            pickle.Pickler(_CappedFile(f, PICKLE_LIMIT), pickle.HIGHEST_PROTOCOL).dump(value)
+            _Pickler(_CappedFile(f, PICKLE_LIMIT), pickle.HIGHEST_PROTOCOL).dump(value)
         return None
     except BaseException as e:  # a __reduce__ of the app's may raise anything
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         return describe.message(e)
 
 

@@ -91,6 +91,8 @@ class Zygote:
                     self._start(json.loads(line), app, seeds)
 
     def _start(self, spec: Mapping[str, Any], app: App | None, seeds: Seeds | None) -> None:
+        if app is not None:
+            app.composer.prepare(spec["overrides"])
         sys.stdout.flush()
         sys.stderr.flush()
         me = os.getpid()

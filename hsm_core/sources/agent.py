@@ -72,7 +72,11 @@ class AgentSource(Source):
         self._line = self._open()
         self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
         self._reader.start()
-        self._facts = self._ready.result()
+        try:
+            self._facts = self._ready.result()
+        except SourceError:
+            self._hang_up(0.0)
+            raise
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:
@@ -104,6 +108,11 @@ class AgentSource(Source):
         self._stopping = True
         grace = max(0.0, min(timeout - 2.0, self._sweep.config.grace))
         self._send({"do": "stop", "grace": grace})
+        self._hang_up(timeout)
+
+    def _hang_up(self, timeout: float) -> None:
+        """Close the line; afterwards the agent has ended and nothing more is heard."""
+        assert self._line is not None
         self._line.requests.close()
         self._line.wait(timeout)
         if self._reader is not None and self._reader is not threading.current_thread():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -37,18 +38,26 @@ class HsmSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[Sequence[JobReturn]]:
         """Launch all jobs at once; raises the first failure when all are done."""
+        from hsm_core.exceptions import ConfigError
         from hsm_core.grid import jobs_of
+        from hsm_core.remote.compose import Composer
 
         assert self.config is not None
         assert self.hydra_context is not None
-        jobs = jobs_of(self.hydra_context.config_loader, self._params, self._paired, arguments, self._max_runs)
-        self.validate_batch_is_legal(jobs.samples())
+        loader = self.hydra_context.config_loader
+        try:
+            jobs = jobs_of(loader, self._params, self._paired, arguments, self._max_runs)
+        except ConfigError as e:
+            raise CompactHydraException(str(e)) from e
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        for number, job in enumerate(jobs.samples()):
+            composer.compose(job, number)
         directory = self.config.hydra.sweep.dir
         if not OmegaConf.select(self.config, "hydra.launcher.dry_run"):
             _save(self.config, directory)
         returns = self.launcher.launch(jobs, initial_job_idx=0)
-        for job in returns:
-            _ = job.return_value
+        for ended in returns:
+            _ = ended.return_value
         return [returns]
 
 
@@ -58,5 +67,9 @@ def _save(config: DictConfig, directory: Any) -> None:
     path = Path(directory)
     # A sweep that is there already keeps its file: the launcher has not yet said whether it goes on.
     if not (path / ".hsm").exists():
-        path.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, path / "multirun.yaml")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(config, path / "multirun.yaml")
+        except OSError as e:
+            words = f"the sweep directory {path.absolute()} can't be made or written: {e.strerror}; see hydra.sweep.dir"
+            raise CompactHydraException(words) from e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -51,7 +52,8 @@ def look(job):
         value = job.return_value
     except BaseException as e:
         return [job.status.name, *job.overrides, type(e).__name__, str(e)]
-    return [job.status.name, *job.overrides, type(value).__name__, repr(value)]
+    text = f"{value.bit_length()} bits" if type(value) is int else repr(value)
+    return [job.status.name, *job.overrides, type(value).__name__, text]
 '''
 
 
@@ -93,7 +95,8 @@ class App:
     def __init__(self, root: Path) -> None:
         self.folder = root / "app"
         self.folder.mkdir()
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("HSM_", "PYTEST_"))}
+        ours = ("HSM_", "PYTEST_")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.environment |= {"XDG_STATE_HOME": str(root / "state"), "XDG_CONFIG_HOME": str(root / "config")}
         self.write("conf/config.yaml", CONFIG)
 
@@ -140,11 +143,13 @@ class App:
         return Sweep(self.folder / to, self.run(*options, *overrides, **how))
 
     @contextmanager
-    def started(self, *overrides: str, to: str = "out") -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *overrides: str, to: str = "out", program: Sequence[str] = SCRIPT
+    ) -> Iterator[subprocess.Popen[str]]:
         """A multirun that runs while the test does something; it must have ended when the block does."""
         options = ["-m", "hydra/launcher=hsm", f"hydra.sweep.dir={to}", *overrides]
         with subprocess.Popen(
-            self.command(SCRIPT, options),
+            self.command(program, options),
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -162,6 +167,41 @@ class App:
         """What the module `look` told of each JobReturn, in order."""
         told: list[list[Any]] = json.loads((self.folder / "returns.json").read_text())
         return told
+
+
+class Gate:
+    """Holds up the first task that runs `WAIT`, until the test opens the gate: two named pipes, no clock."""
+
+    WAIT = "os.path.exists('ready') and (open('ready', 'w').close(), open('go').close())"
+
+    def __init__(self, folder: Path) -> None:
+        self._ready, self._go = folder / "ready", folder / "go"
+        os.mkfifo(self._ready)
+        os.mkfifo(self._go)
+        self._descriptor = os.open(self._ready, os.O_RDONLY | os.O_NONBLOCK)
+
+    def reached(self, process: subprocess.Popen[str]) -> str:
+        """Wait until the task stands at the gate; returns what the launcher has said so far."""
+        assert process.stdout is not None
+        said = ""
+        ends: list[Any] = [self._descriptor, process.stdout]
+        while self._descriptor not in select.select(ends, [], [])[0]:
+            line = process.stdout.readline()
+            assert line, f"the launcher ended before a task began\n{said}"
+            said += line
+        return said
+
+    def open(self) -> None:
+        """Let the task pass; later ones find no gate."""
+        os.close(self._descriptor)
+        self._ready.unlink()
+        self._go.open("w").close()
+
+
+@pytest.fixture
+def gate(app: App) -> Gate:
+    """The gate in the app's folder."""
+    return Gate(app.folder)
 
 
 @pytest.fixture

@@ -118,24 +118,20 @@ def test_a_strategy_that_raises_is_named_and_replaced(fleet: App) -> None:
 
 
 def test_optuna(fleet: App) -> None:
-    """Twenty trials, three at a time: one sweep, one journal, the failing ones told as failed."""
+    """Twenty trials, three at a time: one sweep, one journal, the three failing ones told as failed."""
+    unlucky = "if __import__('hydra').core.hydra_config.HydraConfig.get().job.num in (4, 9, 17):"
+    fleet.write("train.py", APP.replace('if cfg.lr in cfg.get("bad", []):', unlucky))
     sweep = fleet.sweep(
         "hydra/sweeper=optuna",
-        "hydra.sweeper.sampler.seed=1",
         "hydra.sweeper.n_trials=20",
         "hydra.sweeper.n_jobs=3",
         "hydra.sweeper.max_failure_rate=1.0",
-        "lr=range(0,19)",
-        "bad=[3,7,11,12]",
+        "lr=interval(0,19)",
     )
     state = sweep.state
-    bad = [task for task in state.tasks.values() if task.state is TaskState.FAILED]
     assert len(state.tasks) == 20
-    assert len(bad) >= 1
-    assert all(
-        re.search(r"lr=(3|7|11|12)$", " ".join(task.overrides).replace("bad=[3,7,11,12]", "").strip()) for task in bad
-    )
-    assert sweep.said.count("Failed experiment: bad lr") == len(bad)
+    assert {index for index, task in state.tasks.items() if task.state is TaskState.FAILED} == {4, 9, 17}
+    assert sweep.said.count("Failed experiment: bad lr") == 3
     assert len(list(sweep.directory.glob(".hsm/owner_*.json"))) == 1
     assert "best_value" in (sweep.directory / "optimization_results.yaml").read_text()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,4 +163,3 @@ def test_an_interrupt_before_a_source_is_ready_cancels_what_it_takes_over(tmp_pa
         assert rig.state.tasks[0].state is (TaskState.PENDING if ready == "in time" else TaskState.SUBMITTED)
         assert rig.state.epoch == 2
     gate.set()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core.config import ComputeConfig
@@ -61,6 +61,7 @@ def test_what_would_fail_again_is_not_retried(cause: Cause) -> None:
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1e9), st.booleans(), st.sampled_from(Cause), st.integers(0, 10**6))
+@settings(deadline=None)
 def test_a_delay_is_never_negative_nor_longer_than_an_hour(
     attempts: int, delay: float, backoff: bool, cause: Cause, earlier: int
 ) -> None:
