@@ -32,9 +32,6 @@ _HUGE = 10**15
 _LONGEST_CHAIN = 100
 """errors that may hang together; the writer stops at half of that"""
 
-_REBUILT = {"_SyntheticTraceback": None}
-"""globals of a rebuilt frame: a name, and no `__name__`, by which Hydra 1.4 leaves out the frames before the app's"""
-
 _TOLD: Mapping[str, tuple[type, ...]] = {
     "exit_code": (int,),
     "signal": (int,),
@@ -248,8 +245,10 @@ def _traceback(frames: list[list[Any]]) -> TracebackType | None:
     built: TracebackType | None = None
     for filename, function, line in reversed(frames):
         code = {"co_filename": filename, "co_name": function}
-        frame = {"f_globals": _REBUILT, "f_code": code, "f_lineno": line or 1}
+        frame = {"f_globals": {}, "f_code": code, "f_lineno": line or 1}
         described = {"tb_frame": frame, "tb_lineno": line or 1, "tb_next": None}
         one: TracebackType = tblib.Traceback.from_dict(described).as_traceback()
+        # By this name, where there is no __name__, Hydra 1.4 knows rebuilt frames, and shows the app's only.
+        one.tb_frame.f_globals["_SyntheticTraceback"] = None
         built = TracebackType(built, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return built

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,17 @@ class HsmLauncher(Launcher):
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+
+    def check(self) -> None:
+        """Find what is wrong with the configuration, before anything is written. Raises CompactHydraException."""
+        from hsm_core.exceptions import HsmError
+        from hsm_core.launch import choose_sources, read_config
+
+        try:
+            choose_sources(read_config(self.config, self.task_function))
+        except HsmError as e:
+            _remove_if_empty(str(self.config.hydra.sweep.dir))
+            raise CompactHydraException(str(e)) from e
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return a JobReturn for each, in their order.
@@ -65,6 +78,12 @@ class HsmLauncher(Launcher):
         """
         self.hydra_context.callbacks.callbacks.append(_Closer(session))
         weakref.finalize(self, session.close)
+
+
+def _remove_if_empty(directory: str) -> None:
+    """Take back the directory that `hsm run` has reserved for a sweep which is not to be."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 class _Closer:
