@@ -11,8 +11,9 @@ from hydra.core.utils import configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hsm_core import config_load, entry, selection
+from hsm_core import entry, selection
 from hsm_core.config import HsmConfig
+from hsm_core.config import load as config_load
 from hsm_core.exceptions import SweepInterrupted, SweepStopped
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.plan import make_plan, show_plan

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hsm_core.config import SOURCE_KINDS, SourceConfig
-from hsm_core.config_rules import GROUP, PRIORITIES
+from hsm_core.config.rules import GROUP, PRIORITIES
 from hsm_core.exceptions import SelectionError
 from hsm_core.suggest import did_you_mean
 from hsm_core.text import printable

@@ -29,20 +29,20 @@ from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.engine import Engine
-from hsm_core.errors_log import ErrorFiles
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
-from hsm_core.logs import LogTree
+from hsm_core.listeners.error_files import ErrorFiles
+from hsm_core.listeners.logs import LogTree
+from hsm_core.listeners.progress import Progress
+from hsm_core.listeners.results_table import ResultsTable
+from hsm_core.listeners.stream import Stream
 from hsm_core.owner import Owner
-from hsm_core.progress import Progress
 from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext, TaskReturn
-from hsm_core.results_table import ResultsTable
 from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores, end_processes
 from hsm_core.state import SweepState
-from hsm_core.stream import Stream
 from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
 
 

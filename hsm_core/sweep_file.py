@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from hsm_core.config import HsmConfig
-from hsm_core.config_check import check
-from hsm_core.config_file import Key
+from hsm_core.config.check import check
+from hsm_core.config.file import Key
 from hsm_core.exceptions import ConfigError
 from hsm_core.override_text import axis, key_and_value, literal, quote
 from hsm_core.suggest import did_you_mean

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hsm_core.config_file import Key
+from hsm_core.config.file import Key
 
 
 class YamlError(ValueError):

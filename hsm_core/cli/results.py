@@ -34,7 +34,7 @@ def results(output: Output, sweep: str, best: str | None, metric: str | None) ->
 
 
 def _row(task: TaskRecord) -> dict[str, Any]:
-    from hsm_core.results_table import parameters
+    from hsm_core.listeners.results_table import parameters
     from hsm_core.task import task_name
 
     outcome, attempt = task.outcome, task.attempt
@@ -70,7 +70,7 @@ def _number(value: Any, metric: str | None) -> float | None:
 
 
 def _value(value: Any) -> str:
-    from hsm_core.results_table import value_text
+    from hsm_core.listeners.results_table import value_text
 
     return value_text(value)
 

@@ -277,3 +277,11 @@ def test_threads_named_by_the_user_stay(app: App) -> None:
     options = ["+case=1", "hydra.launcher.sources='local:1'", "hydra.launcher.threads_per_task=3"]
     sweep = app.sweep(*options, env={"OMP_NUM_THREADS": "7"})
     assert sweep.outcome(0).return_value == ["7", "3"]
+
+
+def test_an_app_that_starts_threads_is_not_forked(app: App) -> None:
+    threads = "threading.Thread(target=threading.Event().wait, name='app-thread', daemon=True).start()\n"
+    write(app, threads + "def task(case):\n    return [t.name for t in threading.enumerate()]\n")
+    sweep = app.sweep("+case=1,2")
+    assert [sweep.outcome(task).return_value for task in range(2)] == [["MainThread", "app-thread"]] * 2
+    assert "app-thread: each task gets a new interpreter instead of a fork" in sweep.said

@@ -269,3 +269,48 @@ def test_the_time_in_the_directory_is_that_of_the_launch(app: App, worker: str) 
     sweep = app.sweep("lr=1,2,3", worker, to="runs/${now:%Y-%m-%d_%H-%M-%S-%f}")
     (sweep.directory,) = (app.folder / "runs").iterdir()
     assert [sweep.outcome(task).return_value for task in range(3)] == [f"runs/{sweep.directory.name}"] * 3
+
+
+LOOK = """
+import json
+import os
+from omegaconf import OmegaConf
+
+def look(job):
+    hydra_cfg = OmegaConf.to_container(job.hydra_cfg)["hydra"]
+    del hydra_cfg["launcher"], hydra_cfg["runtime"]["choices"]["hydra/launcher"]
+    hydra_cfg["overrides"]["hydra"] = [o for o in hydra_cfg["overrides"]["hydra"] if "launcher" not in o]
+    return [job.overrides, OmegaConf.to_yaml(job.cfg), json.dumps(hydra_cfg, default=str), os.path.relpath(job.working_dir), job.task_name,
+            job.status.name, job.return_value, OmegaConf.is_struct(job.cfg), OmegaConf.is_readonly(job.hydra_cfg)]
+"""
+
+
+def test_the_sweeper_gets_the_same_from_either_launcher(app: App, worker: str) -> None:
+    app.write(
+        "train.py",
+        """
+        import hydra
+
+        @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+        def main(cfg):
+            return [cfg.lr, cfg.n]
+
+        if __name__ == "__main__":
+            main()
+        """,
+    )
+    app.write("conf/config.yaml", "lr: 1\nn: ${hydra:job.num}\ntwice: ${double:${lr}}\n")
+    app.probed(LOOK)
+    app.write("hydra_plugins/resolvers.py", RESOLVERS)
+    basic = app.sweep("hydra/sweeper=probe", "lr=3", "lr=4", "hydra.job.chdir=true", launcher="basic")
+    expected = app.returned()
+    shutil.rmtree(basic.directory)
+    app.sweep("hydra/sweeper=probe", "lr=3", "lr=4", "hydra.job.chdir=true", worker)
+    assert app.returned() == expected
+    assert [told[6] for told in expected] == [[3, 0], [4, 1]]
+
+
+RESOLVERS = """
+from omegaconf import OmegaConf
+OmegaConf.register_new_resolver("double", lambda x: 2 * x, replace=True)
+"""

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from hsm_core.config import ComputeConfig, HsmConfig, LoggingConfig, ResultCollectionConfig, SourceConfig
-from hsm_core.config_load import load
-from hsm_core.config_rules import RULES
+from hsm_core.config.load import load
+from hsm_core.config.rules import RULES
 from hsm_core.exceptions import ConfigError
 
 

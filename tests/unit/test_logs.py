@@ -14,8 +14,8 @@ import pytest
 
 from hsm_core import events as ev
 from hsm_core.config import LoggingConfig
-from hsm_core.errors_log import ErrorFiles
-from hsm_core.logs import LogTree
+from hsm_core.listeners.error_files import ErrorFiles
+from hsm_core.listeners.logs import LogTree
 from hsm_core.task import Cause, Outcome, TaskState
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import pytest
 
 from hsm_core import events as ev
-from hsm_core.progress import Progress
+from hsm_core.listeners.progress import Progress
 from hsm_core.task import Cause, Outcome, TaskState
 
 if TYPE_CHECKING:

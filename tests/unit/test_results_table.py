@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsm_core import events as ev
-from hsm_core.results_table import ResultsTable
+from hsm_core.listeners.results_table import ResultsTable
 from hsm_core.task import Cause, Outcome, TaskState, task_name
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from hsm_core.config import (
     ResultCollectionConfig,
     SourceConfig,
 )
-from hsm_core.config_file import Key
-from hsm_core.config_types import advice, fits, shown
+from hsm_core.config.file import Key
+from hsm_core.config.types import advice, fits, shown
 from hsm_core.suggest import did_you_mean
 
 GROUP = "distributed"

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hsm_core.config import HsmConfig, SourceConfig
-from hsm_core.config_file import Key
-from hsm_core.config_rules import bad_source_name, problems_of
-from hsm_core.config_types import alternatives, fits, mismatch, shown
+from hsm_core.config.file import Key
+from hsm_core.config.rules import bad_source_name, problems_of
+from hsm_core.config.types import alternatives, fits, mismatch, shown
 from hsm_core.suggest import did_you_mean
 
 Report = Callable[[Key, str], None]

@@ -79,7 +79,7 @@ class Stream:
 
     def _show(self, follower: _Follower, last: bool) -> bool:
         lines = follower.lines(last)
-        # Looked up anew: the live line of `hsm_core.progress` takes sys.stdout's place while it is shown.
+        # Looked up anew: the live line of `hsm_core.listeners.progress` takes sys.stdout's place while it is shown.
         out = sys.stdout if self._out is None else self._out
         for line in lines:
             out.write(f"[{follower.label}] {line}\n")

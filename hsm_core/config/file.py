@@ -1,6 +1,6 @@
 """Reading hsm_config.yaml: its values, the line of each, and what is wrong with the YAML itself.
 
-What the keys mean is checked elsewhere (`hsm_core.config_check`).
+What the keys mean is checked elsewhere (`hsm_core.config.check`).
 """
 
 from __future__ import annotations

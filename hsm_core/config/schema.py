@@ -1,6 +1,6 @@
 """The one configuration schema: `hsm_config.yaml` and the `hydra.launcher` node are both this.
 
-Only the shape, its defaults and its units stand here; `hsm_core.config_load` reads and checks.
+Only the shape, its defaults and its units stand here; `hsm_core.config.load` reads and checks.
 Every field's default is what holds when neither file nor command line says otherwise.
 """
 

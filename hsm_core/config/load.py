@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hsm_core.config import HsmConfig
-from hsm_core.config_check import build, check
-from hsm_core.config_file import Key, locate, read
-from hsm_core.config_rules import GROUP, source_types
+from hsm_core.config.check import build, check
+from hsm_core.config.file import Key, locate, read
+from hsm_core.config.rules import GROUP, source_types
 from hsm_core.exceptions import ConfigError
 from hsm_core.suggest import did_you_mean
 from hsm_core.text import printable
@@ -27,7 +27,7 @@ def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = No
     `node` is the resolved `hydra.launcher` node as plain data; what is None there is not set. It
     wins over the file, the file over the defaults; mappings are merged key by key, a list replaces
     the other. The file is `config_file` of the node (relative to `cwd`), else the first that
-    `hsm_core.config_file.locate` finds.
+    `hsm_core.config.file.locate` finds.
 
     Raises ConfigError with every problem of both. Afterwards every value is one the schema allows;
     there is at least one source (if none is configured: `local`); a source of type ssh has a host

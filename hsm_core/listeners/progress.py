@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TextIO
 
 from hsm_core import events as ev
-from hsm_core.errors_log import error_path
 from hsm_core.event_text import Line, accepted, ended, level_number, line
+from hsm_core.listeners.error_files import error_path
+from hsm_core.listeners.terminal import LiveLine, PlainLines
 from hsm_core.state import SweepState
 from hsm_core.summary import Figures, count_words, eta_words, figures
 from hsm_core.task import Cause, task_name
 from hsm_core.task_files import STDERR, output_folder, traceback_text
-from hsm_core.terminal import LiveLine, PlainLines
 from hsm_core.text import clock, printable
 
 _EVERY_SECONDS = 30.0
