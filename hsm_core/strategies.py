@@ -12,7 +12,7 @@ import inspect
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -170,37 +170,28 @@ def choose(strategy: Strategy, task: Task, available: Sequence[SourceView]) -> S
 
 
 def load_strategy(spec: str, *, seed: int | None, base: Path) -> Strategy:
-    """A new strategy of this name: a built-in one, `path/file.py:Class`, `package.module:Class`,
-    `package.module.Class`, or an entry point of the group `hsm.strategies`; looked for in this order.
+    """A new strategy of this name: `path/file.py:Class`, `package.module:Class`, an entry point of
+    the group `hsm.strategies` (hsm's own among them) or `package.module.Class`; looked for in this order.
 
-    `seed` is that of the random strategy. `base` is the folder that relative files are meant from,
-    and where modules are found that Python does not find otherwise. A user's class is made without
-    arguments. Raises ConfigError when there is nothing of that name, when it can't be imported or
-    made, or when it has no method `select_source`.
+    `seed` goes to a class that takes an argument of this name. `base` is the folder that relative files
+    are meant from, and where modules are found that Python does not find otherwise. Raises ConfigError
+    when there is nothing of that name, when it can't be imported or made, or when it has no method
+    `select_source`.
     """
-    built_in: dict[str, Callable[[], Strategy]] = {
-        "round_robin": RoundRobin,
-        "least_loaded": LeastLoaded,
-        "random": lambda: RandomChoice(seed),
-        "weighted": Weighted,
-        "priority": Priority,
-    }
-    if spec in built_in:
-        return built_in[spec]()
     where, _, name = spec.rpartition(":")
     if spec.endswith(".py"):
         raise _wrong(spec, f"names no class; write {printable(spec)}:Class")
     if where.endswith(".py"):
-        return _made(spec, _member(spec, _module_of_file(spec, base / Path(where).expanduser()), name))
+        return _made(spec, _member(spec, _module_of_file(spec, base / Path(where).expanduser()), name), seed)
     if where:
-        return _made(spec, _member(spec, _module(spec, where, base), name))
+        return _made(spec, _member(spec, _module(spec, where, base), name), seed)
     ours = {entry.name: entry for entry in entry_points(group=_GROUP)}
     if spec in ours:
-        return _made(spec, _of_entry_point(spec, ours[spec]))
+        return _made(spec, _of_entry_point(spec, ours[spec]), seed)
     where, _, name = spec.rpartition(".")
     if where:
-        return _made(spec, _member(spec, _module(spec, where, base), name))
-    known = [*built_in, *(other for other in ours if other not in built_in)]
+        return _made(spec, _member(spec, _module(spec, where, base), name), seed)
+    known = sorted(ours)
     raise _wrong(spec, f"there is no such strategy{did_you_mean(spec, known)}; there are {', '.join(known)}; {_FORMS}")
 
 
@@ -268,13 +259,14 @@ def _member(spec: str, module: ModuleType, name: str) -> Any:
     raise _wrong(spec, f"{module.__file__} has no '{printable(name)}'{did_you_mean(name, classes)}{there}")
 
 
-def _made(spec: str, cls: Any) -> Strategy:
+def _made(spec: str, cls: Any, seed: int | None) -> Strategy:
     if not isinstance(cls, type):
         raise _wrong(spec, f"is no class, but a value of type {type(cls).__name__}")
     if not callable(getattr(cls, "select_source", None)):
         raise _wrong(spec, f"class {cls.__name__} has no method select_source(self, task, available_sources)")
     try:
-        strategy: Strategy = cls()
+        takes_seed = "seed" in inspect.signature(cls).parameters
+        strategy: Strategy = cls(seed=seed) if takes_seed else cls()
     except Exception as e:  # foreign code: it may raise anything
         raise _wrong(spec, f"{cls.__name__}() raised {_explain(e)}") from e
     return strategy

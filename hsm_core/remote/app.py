@@ -126,12 +126,12 @@ def _prepare_main(main: ModuleType, entry: Mapping[str, Any], frozen: Frozen) ->
     """Make `main` look as Python makes `__main__` look for this entry; return its code."""
     path = entry["path"]
     if entry["kind"] == "script":
-        sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
+        _put_first(os.path.dirname(os.path.realpath(path)))
         main.__file__ = path
         main.__dict__["__cached__"] = None
         main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
         return compile(frozen.read(path), path, "exec", dont_inherit=True)
-    sys.path.insert(0, os.getcwd())
+    _put_first(os.getcwd())
     spec = importlib.util.find_spec(entry["name"])
     loader: Any = None if spec is None else spec.loader
     code = None if spec is None or loader is None else loader.get_code(spec.name)
@@ -143,6 +143,12 @@ def _prepare_main(main: ModuleType, entry: Mapping[str, Any], frozen: Frozen) ->
     main.__loader__ = loader
     main.__dict__["__cached__"] = spec.cached
     return code
+
+
+def _put_first(folder: str) -> None:
+    """Put a folder where Python puts the program's own, unless it was told not to (-P, -I)."""
+    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
+        sys.path.insert(0, folder)
 
 
 def _traceback(error: BaseException) -> str:

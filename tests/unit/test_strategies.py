@@ -277,8 +277,8 @@ def problem(spec: str, base: Path) -> str:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("round-robin", "there is no such strategy; did you mean round_robin?; there are round_robin, least_loaded"),
-        ("fastest", "there is no such strategy; there are round_robin, least_loaded, random, weighted, priority"),
+        ("round-robin", "there is no such strategy; did you mean round_robin?; there are least_loaded, priority"),
+        ("fastest", "there is no such strategy; there are least_loaded, priority, random, round_robin, weighted"),
         ("", "there is no such strategy"),
         (":Mine", "there is no such strategy"),
         ("strategys.py:Mine", "my project/strategys.py; did you mean strategies.py?"),
