@@ -31,17 +31,14 @@ class Composer:
     def prepare(self, overrides: Sequence[str]) -> None:
         """Compose now what the task with these overrides shares with others.
 
-        To be called before forking, so that all children find it. What Hydra raises for these
-        overrides is raised by `compose`, not here.
+        To be called before forking, so that all children find it. Never raises: what is wrong with
+        these overrides is raised by `compose`, in the task's own process.
         """
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
         try:
             split = self._split(overrides)
             if split is not None:
                 self._base(split[0])
-        except (HydraException, OmegaConfBaseException):
+        except Exception:  # resolvers and configuration sources of the app may raise anything
             return
 
     def compose(self, overrides: Sequence[str], index: int, *, last: bool = False) -> Any:
@@ -77,8 +74,12 @@ class Composer:
         """Choices of groups as text, values, and all as parsed; None where a plain split won't do."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.core.override_parser.types import OverrideType
+        from hydra.errors import OverrideParseException
 
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        try:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+        except OverrideParseException:
+            return None
         plain = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
         groups, values = [], []
         for override in parsed:

@@ -101,6 +101,8 @@ class Play:
         self.fakes = fakes
         self.last: Callable[[], None] = self.wind_up
         self._script: Iterator[Action] = iter(script)
+        self._rounds = 0
+        """since the script is over"""
         rig.idle = self._step
 
     def _step(self) -> None:
@@ -108,6 +110,8 @@ class Play:
             return
         action = next(self._script, None)
         if action is None:
+            self._rounds += 1
+            assert self._rounds < 500, "the sweep stands still"
             self.last()
         elif isinstance(action, End):
             self._end(action)
