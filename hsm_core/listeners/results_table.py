@@ -121,5 +121,6 @@ class ResultsTable:
 
 def _csv_line(*cells: str) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    # Readers stop at a NUL, and Python 3.10 refuses to write one.
+    csv.writer(buffer, lineterminator="\n").writerow(cell.replace("\0", "\\x00") for cell in cells)
     return buffer.getvalue()

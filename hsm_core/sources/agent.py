@@ -50,6 +50,8 @@ class AgentSource(Source):
         self._ready: Future[Mapping[str, Any]] = Future()
         self._facts: Mapping[str, Any] = {}
         self._stopping = False
+        self._useless = False
+        """whether the agent said that the app can't run there: then another agent would say the same"""
         self._deaths = 0
 
     @abstractmethod
@@ -163,6 +165,7 @@ class AgentSource(Source):
             self._post(Note(event["level"], event["message"], source=self.name))
 
     def _unusable(self, reason: str) -> None:
+        self._useless = True
         error = SourceError(f"{self.name}: {reason}")
         if not self._ready.done():
             self._ready.set_exception(error)
@@ -193,8 +196,9 @@ class AgentSource(Source):
     def _recover(self) -> None:
         """The agent ended by itself: settle what it ran, and start another."""
         self._deaths += 1
-        given_up = self._deaths >= RESTARTS
-        self._post(SourceDown(self.name, f"its agent ended by itself; see {self._log}", final=given_up))
+        given_up = self._useless or self._deaths >= RESTARTS
+        if not self._useless:
+            self._post(SourceDown(self.name, f"its agent ended by itself; see {self._log}", final=given_up))
         self._fence()
         with self._lock:
             orphans, self._active = list(self._active.values()), {}
