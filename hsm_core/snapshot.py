@@ -19,6 +19,8 @@ from hsm_core.exceptions import SnapshotError
 SUFFIXES = (".py", ".yaml", ".yml")
 FILE_LIMIT = 20_000
 """files a snapshot may hold"""
+DATA_FOLDER = 5_000
+"""entries of one folder above which it is taken for data and not looked into"""
 WALK_LIMIT = 200_000
 """directory entries looked at in a folder that is not under git"""
 
@@ -88,14 +90,15 @@ def _project_files(project: Path, git: bool) -> Iterator[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     seen = 0
     for here, folders, files in os.walk(folder):
+        # A sweep's own directory, or data: nobody has so many modules in one folder.
+        if ".hsm" in folders or len(folders) + len(files) > DATA_FOLDER:
+            folders.clear()
+            continue
         folders[:] = [
             f
             for f in folders
             if f not in _SKIPPED and not f.startswith(".") and not os.path.exists(os.path.join(here, f, "pyvenv.cfg"))
         ]
-        if ".hsm" in os.listdir(here):  # a sweep's own directory
-            folders.clear()
-            continue
         seen += len(folders) + len(files)
         if seen > WALK_LIMIT:
             raise SnapshotError(

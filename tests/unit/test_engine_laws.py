@@ -216,9 +216,10 @@ def check_end(play: Play, laws: Laws, jobs: list[Task], stopped: SweepStopped | 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_pauses() -> Iterator[None]:
-    """The loop looks for commands, and so goes on with the script, in every round."""
+    """The loop looks for commands, and so goes on with the script, in every round; nothing waits for the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hsm_core.engine.HEARTBEAT", 0.0)
+        patch.setattr("os.fsync", lambda fd: None)
         yield
 
 

@@ -1,0 +1,96 @@
+"""What is frozen of a project, and what is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hsm_core import snapshot
+from hsm_core.exceptions import SnapshotError
+from hsm_core.snapshot import take
+
+
+def put(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def frozen(project: Path, target: Path) -> set[str]:
+    """The names of all that was frozen of a project."""
+    copy = Path(take(project, [], target).roots[str(project)])
+    return {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+
+
+def test_code_and_configuration_only(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("train.py", "conf/config.yaml", "conf/db/a.yml", "pkg/m.py", "data.csv", "notes.txt", "model.pt"):
+        put(project / name)
+    assert frozen(project, tmp_path / "out") == {"train.py", "conf/config.yaml", "conf/db/a.yml", "pkg/m.py"}
+
+
+def test_environments_sweeps_and_data_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "DATA_FOLDER", 20)
+    project = tmp_path / "project"
+    put(project / "train.py")
+    put(project / "env" / "pyvenv.cfg")
+    put(project / "env" / "lib" / "module.py")
+    put(project / "runs" / "one" / ".hsm" / "journal.jsonl")
+    put(project / "runs" / "one" / "0" / "config.yaml")
+    put(project / "multirun" / "x" / "config.yaml")
+    put(project / ".cache" / "x.py")
+    for number in range(30):
+        put(project / "images" / f"{number}.py")
+    assert frozen(project, tmp_path / "out") == {"train.py"}
+
+
+def test_under_git_what_is_ignored_is_left_alone(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    put(project / ".gitignore", "scratch/\n")
+    put(project / "train.py", "x = 1\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    put(project / "scratch" / "old.py")
+    put(project / "untracked.py")
+    put(project / "train.py", "x = 2\n")
+    target = tmp_path / "out"
+    taken = take(project, [], target)
+    copy = Path(taken.roots[str(project)])
+    assert (copy / "train.py").read_text() == "x = 2\n"
+    assert (copy / "untracked.py").exists()
+    assert not (copy / "scratch").exists()
+    assert taken.dirty
+    assert taken.commit is not None
+    assert len(taken.commit) == 40
+
+
+def test_too_much_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        put(tmp_path / "project" / f"m{number}.py")
+    monkeypatch.setattr(snapshot, "FILE_LIMIT", 10)
+    with pytest.raises(SnapshotError, match=r"more than 10 Python and YAML files.*\.gitignore"):
+        take(tmp_path / "project", [], tmp_path / "out")
+    monkeypatch.setattr(snapshot, "WALK_LIMIT", 5)
+    with pytest.raises(SnapshotError, match="a folder of its own, or under git"):
+        take(tmp_path / "project", [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_snapshot_replaces_the_one_before(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    put(project / "old.py")
+    take(project, [], tmp_path / "out")
+    (project / "old.py").rename(project / "new.py")
+    assert frozen(project, tmp_path / "out") == {"new.py"}
+
+
+def test_configuration_folders_outside_the_project(tmp_path: Path) -> None:
+    put(tmp_path / "project" / "train.py")
+    put(tmp_path / "project" / "conf" / "a.yaml")
+    put(tmp_path / "shared" / "b.yaml")
+    inside, outside = tmp_path / "project" / "conf", tmp_path / "shared"
+    taken = take(tmp_path / "project", [inside, outside, tmp_path / "missing"], tmp_path / "out")
+    assert set(taken.roots) == {str(tmp_path / "project"), str(outside)}
+    assert (Path(taken.roots[str(outside)]) / "b.yaml").exists()
