@@ -170,7 +170,9 @@ class Session:
         for task in self.state.tasks.values():
             if task.state.active and task.attempt is not None:
                 last = task.attempt
-                attempt = Attempt(Task(task.index, task.overrides, task.key), last.number, last.epoch, last.source)
+                again = Task(task.index, task.overrides, task.key, self._config.gpus_per_task > 0)
+                limits = self._config.timeout, self._config.grace
+                attempt = Attempt(again, last.number, last.epoch, last.source, *limits)
                 left.setdefault(last.source, []).append(attempt)
         return left
 

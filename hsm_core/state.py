@@ -112,7 +112,7 @@ def is_current(state: SweepState, event: ev.AttemptStarted | ev.AttemptFinished)
         task is not None
         and task.state.active
         and task.attempt is not None
-        and (task.attempt.number, task.attempt.epoch) == (event.attempt, event.epoch)
+        and (task.attempt.number, task.attempt.epoch, task.attempt.source) == (event.attempt, event.epoch, event.source)
     )
 
 
@@ -234,6 +234,9 @@ def _attempt_finished(state: SweepState, e: ev.AttemptFinished, at: float) -> No
         return
     source.failed += 1
     cause = e.outcome.cause.value if e.outcome.cause is not None else "error"
+    if cause == "lost" and e.epoch < state.epoch:
+        # It went down with its launcher; that is no mark against the task.
+        cause = "cancelled"
     task.failures[cause] += 1
     if cause == "lost":
         task.lost_on += (f"{e.outcome.host or task.attempt.host or 'unknown host'} ({task.attempt.source})",)

@@ -74,6 +74,9 @@ class AgentSource(Source):
         self._line = self._open()
         self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
         self._reader.start()
+        if self._stopping:
+            self._hang_up(0.0)
+            raise SourceError(f"{self.name}: stopped while it was starting")
         try:
             self._facts = self._ready.result()
         except SourceError:
@@ -105,9 +108,11 @@ class AgentSource(Source):
             self._commands.pop(number, None)
 
     def stop(self, timeout: float = 10.0) -> None:
-        if self._stopping or self._line is None:
+        if self._stopping:
             return
         self._stopping = True
+        if self._line is None:
+            return  # `_connect` looks before it goes on
         grace = max(0.0, min(timeout - 2.0, self._sweep.config.grace))
         self._send({"do": "stop", "grace": grace})
         self._hang_up(timeout)

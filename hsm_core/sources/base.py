@@ -96,7 +96,8 @@ class Source(ABC):
         """Take a batch; returns at once.
 
         Raises Rejected or Unavailable when none of the batch was taken; what fails later, or
-        for some of them only, is posted.
+        for some of them only, is posted. After Unavailable the source counts as down until it
+        posts SourceUp.
         """
 
     @abstractmethod

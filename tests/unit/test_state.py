@@ -40,7 +40,7 @@ sources = st.sampled_from(["local", "server1"])
 words = st.text(max_size=8)
 seconds = st.floats(0, 1e6)
 plain_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(min_size=1),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=5,
 )
@@ -297,6 +297,13 @@ def test_lost_attempts_name_their_hosts() -> None:
     )
     assert state.tasks[0].lost_on == ("node7 (local)", "unknown host (server1)")
     assert state.tasks[0].failures == {"lost": 2}
+
+
+def test_an_attempt_lost_with_its_launcher_is_no_mark_against_the_task() -> None:
+    resumed = ev.SweepResumed(epoch=2, host="laptop", pid=4712)
+    gone = finished(outcome=Outcome.failed(Cause.LOST, "its launcher is gone"), retry_in=0.0)
+    task = fold(ADDED, submitted(), begun(), resumed, gone).tasks[0]
+    assert (task.state, task.failures["lost"], task.lost_on) == (TaskState.PENDING, 0, ())
 
 
 def test_a_reopened_task_starts_with_a_clean_record_and_a_new_number() -> None:
