@@ -6,6 +6,7 @@ first call to the end of the multirun.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.utils import JobReturn, JobRuntime
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import hsm_core
 from hsm_core import entry as entries
@@ -221,7 +222,7 @@ def open_session(
     state = SweepState() if past is None else past.state
     first: ev.SweepStarted | ev.SweepResumed
     if past is None:
-        first = _started(directory, snapshot, owner.epoch)
+        first = _started(directory, snapshot, _config_hash(hydra_config), owner.epoch)
     else:
         first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
     sweep = SweepContext(
@@ -239,7 +240,14 @@ def open_session(
     return session
 
 
-def _started(directory: Path, snapshot: Snapshot, epoch: int) -> ev.SweepStarted:
+def _config_hash(config: DictConfig) -> str:
+    """16 hex digits over the app's own configuration as the sweep found it, before any task's overrides."""
+    keys: Any = [key for key in config if key != "hydra"]
+    own = OmegaConf.masked_copy(config, keys)
+    return hashlib.sha256(OmegaConf.to_yaml(own).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _started(directory: Path, snapshot: Snapshot, config_hash: str, epoch: int) -> ev.SweepStarted:
     name = directory.name if directory.name.startswith("sweep_") else None
     try:
         sweep_id = registry.register(directory, name)
@@ -260,6 +268,7 @@ def _started(directory: Path, snapshot: Snapshot, epoch: int) -> ev.SweepStarted
         epoch=epoch,
         commit=snapshot.commit,
         dirty=snapshot.dirty,
+        config_hash=config_hash,
     )
 
 

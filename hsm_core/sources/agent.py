@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -26,16 +26,16 @@ RESTARTS = 3
 """agents that may end by themselves, one after the other without a task started between"""
 
 
-class Line:
+class Line(ABC):
     """The line to one agent: what it reads, what it writes, and how to hang up."""
 
     def __init__(self, requests: IO[bytes], events: IO[bytes]) -> None:
         self.requests = requests
         self.events = events
 
+    @abstractmethod
     def wait(self, timeout: float) -> None:
         """Wait until the agent has ended; make it end after `timeout` seconds."""
-        raise NotImplementedError
 
 
 class AgentSource(Source):

@@ -193,3 +193,13 @@ def test_threads_do_not_oversubscribe_the_cores(fleet: App) -> None:
     assert sweep.text(0).split()[0] == str(cores)
     sweep = fleet.sweep("lr=1", "hydra.launcher.sources=all", to="many")
     assert sweep.text(0).split()[0] == str(max(1, cores // 7))
+
+
+def test_the_journal_knows_what_was_run(fleet: App) -> None:
+    same = [fleet.sweep(f"lr={values}", to=to).state.started for values, to in (("1,2", "a"), ("1,2,3", "b"))]
+    other = fleet.sweep("lr=1,2", "+new=1", to="c").state.started
+    assert same[0] is not None
+    assert same[1] is not None
+    assert other is not None
+    assert same[0].config_hash == same[1].config_hash != other.config_hash
+    assert same[0].argv[1:4] == ("train.py", "-m", "hydra/launcher=hsm")
