@@ -100,14 +100,14 @@ class Bench:
             (self.directory / ".hsm" / name).mkdir(parents=True)
 
     def start(self, epoch: int = 1) -> None:
-        self._write_payload()
+        self.write_payload()
         self.source.start(self.context(epoch), self.events.put)
 
     def context(self, epoch: int) -> SweepContext:
         hsm = self.directory / ".hsm"
         return SweepContext("sweep_test", self.directory, epoch, hsm / "payload", HsmConfig(grace=1.0), 1)
 
-    def _write_payload(self) -> None:
+    def write_payload(self) -> None:
         """What `hsm_core.session` does for a launcher, for the suite's app."""
         GlobalHydra.instance().clear()
         try:

@@ -315,13 +315,14 @@ class Agent:
         self._zygote = None
         self._ready = False
         os.close(self._requests)
+        for attempt_id, attempt in list(self._attempts.items()):
+            if "pid" not in attempt and attempt_id not in self._waiting:
+                cause = "cancelled" if attempt_id in self._cancelled else "lost"
+                self._lost(attempt_id, f"the process that starts tasks ended with {status}", cause)
         if self._stopping is not None:
             return
         if status != 0:
             self._crashes += 1
-        for attempt_id, attempt in list(self._attempts.items()):
-            if "pid" not in attempt and attempt_id not in self._waiting:
-                self._lost(attempt_id, f"the process that starts tasks ended with {status}")
         if self._crashes >= CRASHES:
             self._say(
                 "unusable",
