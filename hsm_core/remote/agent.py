@@ -188,12 +188,12 @@ class Agent:
     def _start_zygote(self) -> None:
         requests, self._requests = os.pipe()
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        main_file = os.path.join(os.path.dirname(__file__), "__main__.py")
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = [sys.executable, *process.interpreter_flags()]
+        command += [os.path.join(os.path.dirname(__file__), "__main__.py"), "zygote", self._folder, self._mode]
         events = self._events_out.fileno()
         numbers = requests, events, os.getpid()
         self._zygote = subprocess.Popen(
-            [sys.executable, *flags, main_file, "zygote", self._folder, self._mode, *map(str, numbers)],
+            [*command, *map(str, numbers)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

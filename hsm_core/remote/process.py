@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -17,6 +18,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 LINUX = sys.platform == "linux"
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if LINUX else None
+
+
+def interpreter_flags() -> list[str]:
+    """The flags this interpreter was started with (-X, -W, -O, ...), for another one of the same kind."""
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
 
 
 def die_with_parent(signum: int, parent: int) -> None:

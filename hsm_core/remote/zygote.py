@@ -110,7 +110,7 @@ class Zygote:
                 self.tell("gone", id=self._supervisors.pop(pid), status=os.waitstatus_to_exitcode(status))
 
     def _spawn(self, spec: Mapping[str, Any], pipe: int) -> int:
-        command = [sys.executable, *interpreter_flags(), os.path.join(os.path.dirname(__file__), "__main__.py")]
+        command = [sys.executable, *process.interpreter_flags(), os.path.join(os.path.dirname(__file__), "__main__.py")]
         child = subprocess.Popen(
             [*command, "worker", self._folder, str(pipe), str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -122,11 +122,6 @@ class Zygote:
         child.stdin.close()
         child.returncode = 0  # the supervisor waits for it, Popen must not
         return child.pid
-
-
-def interpreter_flags() -> list[str]:
-    """The flags this interpreter was started with (-X, -W, -O, ...)."""
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
 
 
 def _forker(app: App, seeds: Seeds | None, events: socket.socket) -> Any:

@@ -15,6 +15,7 @@ import psutil
 import hsm_core.remote
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
+from hsm_core.remote import process
 from hsm_core.sources.agent import AgentSource, Line
 from hsm_core.sources.base import Post, SweepContext
 
@@ -74,12 +75,12 @@ class LocalSource(AgentSource):
         if found is None:
             raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
+        command = [found, *process.interpreter_flags(), str(agent)]
         mode = self.config.worker or self._sweep.config.worker
         Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             child = subprocess.Popen(
-                [found, *flags, str(agent), "agent", self._sweep.payload, self._sweep.records, mode, self._log],
+                [*command, "agent", self._sweep.payload, self._sweep.records, mode, self._log],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
