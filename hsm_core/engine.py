@@ -8,20 +8,16 @@ tells the listeners, and hands attempts to sources.
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import logging
 import queue
 import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hsm_core import events as ev
+from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.exceptions import (
@@ -37,6 +33,7 @@ from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
 from hsm_core.records import settle
 from hsm_core.retry import LOST_LIMIT, retry_delay
+from hsm_core.signals import caught
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
@@ -47,10 +44,10 @@ log = logging.getLogger(__name__)
 Listener = Callable[[ev.Event, SweepState, float], None]
 """Called in the engine's thread after an event was journaled and folded."""
 
-LOOKAHEAD = 64
-"""tasks that are taken from the sweeper before there is a slot for them"""
 HEARTBEAT = 0.5
 """seconds between looks at the control spool"""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""each ends the sweep in order, the second one at once"""
 
 
 @dataclass(frozen=True)
@@ -84,14 +81,11 @@ class Engine:
         self._records = records
         self._listeners = list(listeners)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._incoming: Iterator[Task] = iter(())
-        self._exhausted = True
+        self._backlog = Backlog()
         self._tasks: dict[int, Task] = {}
         """tasks under way in this run"""
         self._attempts: dict[int, Attempt] = {}
         """the current attempt of every active task"""
-        self._pending: deque[Task] = deque()
-        self._delayed: list[tuple[float, int, Task]] = []
         self._barred: dict[int, set[str]] = {}
         """sources that rejected a task, by task"""
         self._left: dict[str, Sequence[Attempt]] = {}
@@ -139,12 +133,12 @@ class Engine:
 
         Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
         """
-        self._incoming, self._exhausted = iter(tasks), False
-        with self._signals():
+        self._backlog.open(tasks)
+        with caught(SIGNALS, lambda signum: self.post(Signal(signum))):
             while True:
                 self._fill()
                 self._dispatch()
-                if self._exhausted and not self._tasks and not self._attempts:
+                if self._backlog.exhausted and not self._tasks and not self._attempts:
                     break
                 self._check_sources()
                 if self._ending is not None and (not self._attempts or time.monotonic() >= self._deadline):
@@ -156,27 +150,24 @@ class Engine:
     # --- tasks come in and go out
 
     def _fill(self) -> None:
-        while not self._exhausted and self._ending is None and len(self._pending) < LOOKAHEAD:
-            task = next(self._incoming, None)
-            if task is None:
-                self._exhausted = True
-                return
+        if self._ending is not None:
+            return
+        for task in self._backlog.arrivals():
             if task.index not in self.state.tasks:
                 self.record(ev.TaskAdded(task.index, task.key, task.overrides))
             self._tasks[task.index] = task
             if task.index not in self._attempts:
-                self._pending.append(task)
+                self._backlog.put(task)
 
     def _dispatch(self) -> None:
         now = time.monotonic()
-        while self._delayed and self._delayed[0][0] <= now:
-            self._pending.append(heapq.heappop(self._delayed)[2])
+        self._backlog.wake(now)
         if self._ending is not None or self._lanes.settles_at() > now:
             return
         batches: dict[str, list[Attempt]] = {}
         passed: list[Task] = []
-        while self._pending and (available := self._lanes.available(self.state)):
-            task = self._pending.popleft()
+        while self._backlog and (available := self._lanes.available(self.state)):
+            task = self._backlog.pop()
             barred = self._barred.get(task.index, set())
             # Where nobody else is left, those that rejected it are asked again: their answer ends it.
             last = barred >= self._lanes.alive(self.state)
@@ -188,7 +179,7 @@ class Engine:
             self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source))
             self._attempts[task.index] = attempt
             batches.setdefault(attempt.source, []).append(attempt)
-        self._pending.extendleft(reversed(passed))
+        self._backlog.put_first(*passed)
         if batches:
             self._owner.check()
             self._journal.sync()
@@ -233,9 +224,7 @@ class Engine:
     def _wait(self) -> None:
         """Handle everything that is in the queue, waiting for the first of it."""
         now = time.monotonic()
-        moments = [now + HEARTBEAT]
-        if self._delayed:
-            moments.append(self._delayed[0][0])
+        moments = [now + HEARTBEAT, self._backlog.wakes_at]
         if self._ending is not None:
             moments.append(self._deadline)
         if self._lanes.settles_at() > now:
@@ -309,9 +298,9 @@ class Engine:
             if not outcome.completed:
                 self._count_failures()
         elif event.task in self._tasks and delay > 0:
-            heapq.heappush(self._delayed, (time.monotonic() + delay, event.task, task))
+            self._backlog.put_later(task, delay)
         elif event.task in self._tasks:
-            self._pending.appendleft(task)
+            self._backlog.put_first(task)
 
     def _decide(self, task: Task, event: ev.AttemptFinished) -> tuple[Outcome, float | None]:
         outcome, known = event.outcome, self.state.tasks[task.index]
@@ -367,22 +356,6 @@ class Engine:
             return
         log.warning("%s: ending the running tasks; once more ends at once", name)
         self._end(SweepInterrupted(f"the sweep was interrupted by {name}", signum))
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have SIGINT and SIGTERM end the sweep in order; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before: dict[int, Any] = {
-            signum: signal.signal(signum, lambda number, frame: self.post(Signal(number)))
-            for signum in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     # --- commands from outside
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hsm_core import engine as engine_module
 from hsm_core import events as ev
+from hsm_core.backlog import LOOKAHEAD
 from hsm_core.control import send
 from hsm_core.exceptions import SweepInterrupted
 from hsm_core.strategies import SourceView
@@ -143,7 +143,7 @@ def test_tasks_are_taken_as_they_are_needed(tmp_path: Path) -> None:
             yield task
 
     def watch(event: ev.Event) -> None:
-        assert taken - len(source.submitted) <= engine_module.LOOKAHEAD + source.slots
+        assert taken - len(source.submitted) <= LOOKAHEAD + source.slots
         if isinstance(event, ev.AttemptStarted):
             source.finish(event.task)
 
