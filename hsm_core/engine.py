@@ -32,7 +32,7 @@ from hsm_core.journal import Journal
 from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
 from hsm_core.records import settle
-from hsm_core.retry import LOST_LIMIT, retry_delay
+from hsm_core.retry import next_memory, retry_delay, shortage_advice
 from hsm_core.signals import caught
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState, apply, is_current
@@ -176,7 +176,7 @@ class Engine:
                 passed.append(task)
                 continue
             attempt = self._attempt(task, self._choose(task, fitting))
-            self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source))
+            self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source, attempt.memory))
             self._attempts[task.index] = attempt
             batches.setdefault(attempt.source, []).append(attempt)
         self._backlog.put_first(*passed)
@@ -196,6 +196,8 @@ class Engine:
 
     def _attempt(self, task: Task, source: str) -> Attempt:
         last = self.state.tasks[task.index].attempt
+        memory = None if last is None else last.memory
+        ran_out = last is not None and last.outcome is not None and last.outcome.cause is Cause.OOM
         return Attempt(
             task=task,
             number=1 if last is None else last.number + 1,
@@ -203,6 +205,7 @@ class Engine:
             source=source,
             timeout=self._config.timeout,
             grace=self._config.grace,
+            memory=next_memory(self._config, memory, ran_out),
         )
 
     def _submit(self, name: str, batch: Sequence[Attempt]) -> None:
@@ -309,11 +312,15 @@ class Engine:
             barred.add(event.source)
             alive = self._lanes.alive(self.state)
             return outcome, None if alive and barred >= alive else 0.0
-        delay = retry_delay(self._config.compute, outcome, known.failures)
+        memory = None if known.attempt is None else known.attempt.memory
+        delay = retry_delay(self._config, outcome, known.failures, memory)
+        if outcome.cause is Cause.OOM and delay is None:
+            words = f"{outcome.message}{shortage_advice(self._config, memory)}"
+            outcome = dataclasses.replace(outcome, message=words)
         if outcome.cause is Cause.LOST and delay is None:
             where = outcome.host or (known.attempt.host if known.attempt else None) or "unknown host"
             hosts = ", ".join([*known.lost_on, f"{where} ({event.source})"])
-            words = f"{outcome.message}; the task took {LOST_LIMIT} workers down with it, on {hosts}"
+            words = f"{outcome.message}; the task took {self._config.retry.lost} workers down with it, on {hosts}"
             outcome = dataclasses.replace(outcome, message=words)
         return outcome, delay
 

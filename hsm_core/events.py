@@ -119,13 +119,14 @@ class TaskReopened:
 
 @dataclass(frozen=True)
 class AttemptSubmitted:
-    """Intent: written before the source hears of the attempt."""
+    """Intent: written before the source hears of the attempt. `memory`: MiB it may use."""
 
     kind: ClassVar[str] = "attempt_submitted"
     task: int
     attempt: int
     epoch: int
     source: str
+    memory: float | None = None
 
 
 @dataclass(frozen=True)

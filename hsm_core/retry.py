@@ -1,22 +1,24 @@
-"""Whether, and when, a failed attempt is followed by another."""
+"""Whether, when and with how much memory a failed attempt is followed by another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hsm_core.config import ComputeConfig
+from hsm_core.config import HsmConfig, OomRetry
+from hsm_core.config.rules import growth_factor
+from hsm_core.config.sizes import mebibytes
 from hsm_core.task import Cause, Outcome
 
-LOST_LIMIT = 3
-"""workers a task may take down with it before it is given up"""
 _LONGEST_DELAY = 3600.0
 
 
-def retry_delay(config: ComputeConfig, outcome: Outcome, earlier: Mapping[str, int]) -> float | None:
+def retry_delay(config: HsmConfig, outcome: Outcome, earlier: Mapping[str, int], memory: float | None) -> float | None:
     """Seconds until the next attempt, None if there is to be none.
 
-    `earlier` counts the failed attempts of the task by cause, this one not included. Attempts
-    that were preempted, or ended by the sweep's own stop, are always made up for.
+    `earlier` counts the failed attempts of the task by cause, this one not included; `memory` is
+    what this one was allowed, in MiB, None without a limit. Attempts that were preempted, or ended
+    by the sweep's own stop, are always made up for. Those that ran out of memory are retried
+    with more of it where the configuration says how, and not once they had all they may get.
     """
     if outcome.completed:
         return None
@@ -24,9 +26,52 @@ def retry_delay(config: ComputeConfig, outcome: Outcome, earlier: Mapping[str, i
     if outcome.cause in (Cause.PREEMPTED, Cause.CANCELLED):
         return 0.0
     if outcome.cause is Cause.LOST:
-        return 0.0 if failures + 1 < LOST_LIMIT else None
-    if outcome.cause is Cause.ERROR and failures < config.retry_attempts:
-        # 2.0**1024 is too large for a float; the limit below is reached long before.
-        factor = 2.0 ** min(failures, 1023) if config.exponential_backoff else 1.0
-        return min(config.retry_delay * factor, _LONGEST_DELAY)
-    return None
+        return 0.0 if failures + 1 < config.retry.lost else None
+    if failures >= _times(config, outcome.cause):
+        return None
+    if outcome.cause is Cause.OOM and memory is not None and grown(config, memory) <= memory and _policy(config).mem:
+        return None
+    # 2.0**1024 is too large for a float; the limit below is reached long before.
+    factor = 2.0 ** min(failures, 1023) if config.compute.exponential_backoff else 1.0
+    return min(config.compute.retry_delay * factor, _LONGEST_DELAY)
+
+
+def next_memory(config: HsmConfig, last: float | None, ran_out: bool) -> float | None:
+    """MiB the next attempt of a task may use, None for no limit.
+
+    `last` is what its last attempt was allowed, None when there was none or it had no limit;
+    `ran_out` tells whether that was too little.
+    """
+    if last is None:
+        return None if config.memory_per_task is None else mebibytes(config.memory_per_task)
+    return grown(config, last) if ran_out else last
+
+
+def grown(config: HsmConfig, memory: float) -> float:
+    """MiB that follow this many after an attempt ran out of memory; never less."""
+    policy = _policy(config)
+    more = memory if policy.mem is None else memory * growth_factor(policy.mem)
+    return more if policy.max is None else max(memory, min(more, mebibytes(policy.max)))
+
+
+def shortage_advice(config: HsmConfig, memory: float | None) -> str:
+    """What to do about a task that ran out of memory for good, to be put behind its message."""
+    if memory is None:
+        return "; memory_per_task and retry.oom would give each attempt its own limit, and the next one more"
+    if _policy(config).mem is None:
+        return "; give it more with memory_per_task, or with retry.oom={times: 2, mem: x2} where it runs out"
+    return "; it had all that retry.oom allows"
+
+
+def _policy(config: HsmConfig) -> OomRetry:
+    oom = config.retry.oom
+    return oom if isinstance(oom, OomRetry) else OomRetry(times=oom)
+
+
+def _times(config: HsmConfig, cause: Cause | None) -> int:
+    """How often a task is tried again after failures with this cause."""
+    if cause is Cause.ERROR:
+        return config.compute.retry_attempts if config.retry.error is None else config.retry.error
+    if cause is Cause.TIMEOUT:
+        return config.retry.timeout
+    return _policy(config).times if cause is Cause.OOM else 0

@@ -30,6 +30,8 @@ class AttemptRecord:
     pid: int | None = None
     output_dir: str | None = None
     outcome: Outcome | None = None
+    memory: float | None = None
+    """MiB it may use; None: no limit"""
 
 
 @dataclass
@@ -200,7 +202,7 @@ def _attempt_submitted(state: SweepState, e: ev.AttemptSubmitted, at: float) -> 
         return
     if task.attempt is not None and (e.attempt, e.epoch) <= (task.attempt.number, task.attempt.epoch):
         return
-    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, submitted_at=at)
+    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, submitted_at=at, memory=e.memory)
     _move(state, task, TaskState.SUBMITTED)
     source = _source(state, e.source)
     source.active += 1

@@ -108,6 +108,8 @@ class Attempt:
     """seconds of run time after which the source ends it with cause `timeout`"""
     grace: float = 10.0
     """seconds between SIGTERM and SIGKILL when it is ended early"""
+    memory: float | None = None
+    """MiB it may use; None: no limit"""
 
     @property
     def id(self) -> str:

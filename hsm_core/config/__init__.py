@@ -5,8 +5,19 @@ from hsm_core.config.schema import (
     ComputeConfig,
     HsmConfig,
     LoggingConfig,
+    OomRetry,
     ResultCollectionConfig,
+    RetryConfig,
     SourceConfig,
 )
 
-__all__ = ["SOURCE_KINDS", "ComputeConfig", "HsmConfig", "LoggingConfig", "ResultCollectionConfig", "SourceConfig"]
+__all__ = [
+    "SOURCE_KINDS",
+    "ComputeConfig",
+    "HsmConfig",
+    "LoggingConfig",
+    "OomRetry",
+    "ResultCollectionConfig",
+    "RetryConfig",
+    "SourceConfig",
+]

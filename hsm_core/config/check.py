@@ -39,8 +39,9 @@ def _build(schema: Any, data: Mapping[str, Any]) -> Any:
     for key, value in data.items():
         hint = _hints(schema)[key]
         inner = _values_of(hint)
-        if dataclasses.is_dataclass(hint):
-            value = _build(hint, value)
+        section = _section_of(hint)
+        if section is not None and isinstance(value, Mapping):
+            value = _build(section, value)
         elif dataclasses.is_dataclass(inner):
             value = {name: _build(inner, item) for name, item in value.items()}
         elif float in alternatives(hint):
@@ -52,6 +53,11 @@ def _build(schema: Any, data: Mapping[str, Any]) -> Any:
 @cache
 def _hints(schema: type) -> dict[str, Any]:
     return get_type_hints(schema)
+
+
+def _section_of(hint: Any) -> Any:
+    """The dataclass among the alternatives of a type; None where there is none."""
+    return next((one for one in alternatives(hint) if dataclasses.is_dataclass(one)), None)
 
 
 def _values_of(hint: Any) -> Any:
@@ -74,13 +80,15 @@ def _section(schema: type, data: Any, at: Key, report: Report) -> dict[str, Any]
             if fits(out[key], hints[key]):
                 for below, problem in problems_of(schema, key, out[key]):
                     report((*here, *below), problem)
+            if out[key] == {} and hints[key] is not _section_of(hints[key]):
+                del out[key]  # nothing in it is set; a number in the other layer counts
     return out
 
 
 def _value(value: Any, hint: Any, at: Key, report: Report) -> Any:
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return _section(hint, value, at, report)
+    section = _section_of(hint)
+    if section is not None and (isinstance(value, Mapping) or section is hint):
+        return _section(section, value, at, report)
     inner = _values_of(hint)
     if inner is not None:
         if not isinstance(value, Mapping):

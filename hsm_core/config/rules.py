@@ -12,10 +12,13 @@ from hsm_core.config import (
     ComputeConfig,
     HsmConfig,
     LoggingConfig,
+    OomRetry,
     ResultCollectionConfig,
+    RetryConfig,
     SourceConfig,
 )
 from hsm_core.config.file import Key
+from hsm_core.config.sizes import mebibytes
 from hsm_core.config.types import advice, fits, shown
 from hsm_core.suggest import did_you_mean
 
@@ -106,6 +109,30 @@ def _whole_or_fraction(value: float) -> str | None:
     return f"must be a whole number or a fraction below 1, not {value}"
 
 
+def _size(value: str | int) -> str | None:
+    try:
+        mebibytes(value)
+    except ValueError as e:
+        return str(e)
+    return None
+
+
+def _growth(value: str) -> str | None:
+    try:
+        growth_factor(value)
+    except ValueError as e:
+        return str(e)
+    return None
+
+
+def growth_factor(text: str) -> float:
+    """The number behind `x2` or `x1.5`. Raises ValueError for anything else, and for what does not grow."""
+    found = re.fullmatch(r"x([0-9]+(?:\.[0-9]+)?)", text.strip())
+    if found is None or float(found[1]) <= 1:
+        raise ValueError(f"must be a factor above 1 such as x2, not {shown(text)}")
+    return float(found[1])
+
+
 def _host(value: str) -> str | None:
     # Strict, because it ends up on command lines of ssh and rsync.
     if re.fullmatch(r"[\w\[:][\w.:%+\[\]-]*", value):
@@ -181,6 +208,13 @@ RULES: dict[tuple[type, str], Rule] = {
     (ComputeConfig, "health_check_failure_threshold"): _at_least(1),
     (ComputeConfig, "retry_attempts"): _at_least(0),
     (ComputeConfig, "retry_delay"): _at_least(0),
+    (RetryConfig, "error"): _at_least(0),
+    (RetryConfig, "timeout"): _at_least(0),
+    (RetryConfig, "oom"): lambda value: None if isinstance(value, Mapping) else _at_least(0)(value),
+    (RetryConfig, "lost"): _at_least(1),
+    (OomRetry, "times"): _at_least(0),
+    (OomRetry, "mem"): _growth,
+    (OomRetry, "max"): _size,
     (ResultCollectionConfig, "batch_size"): _at_least(1),
     (ResultCollectionConfig, "parallel_transfers"): _at_least(1),
     (LoggingConfig, "level"): _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
@@ -194,4 +228,5 @@ RULES: dict[tuple[type, str], Rule] = {
     (HsmConfig, "on_interrupt"): _one_of("cancel", "detach"),
     (HsmConfig, "threads_per_task"): _at_least(1),
     (HsmConfig, "gpus_per_task"): _gpus_per_task,
+    (HsmConfig, "memory_per_task"): _size,
 }

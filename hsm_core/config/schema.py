@@ -73,6 +73,29 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
+class OomRetry:
+    """`retry.oom`: what happens to a task that ran out of memory."""
+
+    times: int = 0
+    mem: str | None = None
+    """`x2`: each retry gets so many times the memory of the attempt before"""
+    max: str | int | None = None
+    """no attempt gets more than this, as `64GB` or in MiB; one that had it already is not retried"""
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """Section `retry`: how often a task is tried again, by the cause of its failure."""
+
+    error: int | None = None
+    """None: as `compute.retry_attempts`"""
+    timeout: int = 0
+    oom: int | OomRetry = 0
+    lost: int = 3
+    """the task is given up when it has taken so many workers down with it"""
+
+
+@dataclass(frozen=True)
 class ResultCollectionConfig:
     """Section `result_collection`."""
 
@@ -99,6 +122,7 @@ class HsmConfig:
 
     compute_sources: Mapping[str, SourceConfig] = field(default_factory=dict)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
     result_collection: ResultCollectionConfig = field(default_factory=ResultCollectionConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     config_file: str | None = None
@@ -138,6 +162,8 @@ class HsmConfig:
     threads_per_task: int | None = None
     """OMP_NUM_THREADS and its kin; None: cores divided by slots"""
     gpus_per_task: float = 0.0
+    memory_per_task: str | int | None = None
+    """memory a task may use, as `4GB` or in MiB; None: no limit"""
 
 
 SOURCE_KINDS = ("local", "ssh", "hpc")

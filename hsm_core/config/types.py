@@ -53,7 +53,7 @@ def mismatch(value: Any, hint: Any) -> str:
 
 
 def _name(hint: Any) -> str:
-    return _NAMES[get_origin(hint) or hint]
+    return "a mapping" if dataclasses.is_dataclass(hint) else _NAMES[get_origin(hint) or hint]
 
 
 def shown(value: Any) -> str:

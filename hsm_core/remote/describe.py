@@ -26,10 +26,14 @@ def message(exception: BaseException) -> str:
 
 
 def failure(exception: BaseException) -> dict[str, Any]:
-    """The `message` (one line) and `error` of a result record for an exception."""
+    """The `cause`, `message` (one line) and `error` of a result record for an exception."""
     words = message(exception).strip()
     name = type(exception).__name__
-    return {"message": f"{name}: {words.splitlines()[0]}" if words else name, "error": error(exception)}
+    return {
+        "cause": "oom" if isinstance(exception, MemoryError) else "error",
+        "message": f"{name}: {words.splitlines()[0]}" if words else name,
+        "error": error(exception),
+    }
 
 
 def error(exception: BaseException, seen: frozenset[int] = frozenset()) -> dict[str, Any]:

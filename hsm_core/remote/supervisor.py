@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from hsm_core.remote import process
+from hsm_core.remote.memory import Memory
 from hsm_core.remote.worker import HEADER
 
 RECORD_FORMAT = 1
@@ -49,6 +50,7 @@ class Supervision:
         self._worker = 0
         self._status: int | None = None
         self._peak = 0.0
+        self._memory = Memory(spec["id"], spec["memory"])
 
     def run(self, start: Start) -> int:
         """Carry the attempt through; returns the exit code for this process."""
@@ -59,6 +61,7 @@ class Supervision:
         os.set_blocking(pipe, False)
         began = time.monotonic()
         self._worker = start(self._spec, write)
+        self._memory.hold(self._worker)
         os.close(write)
         timeout = self._spec["timeout"]
         deadline = None if timeout is None else began + timeout
@@ -79,6 +82,7 @@ class Supervision:
         self._listen(pipe)
         left = self._clean(wakeup)
         record = self._record(duration, left)
+        self._memory.release()
         try:
             write_record(self._spec["record"], record)
         except OSError as e:
@@ -185,9 +189,7 @@ class Supervision:
         completed = self._report is not None and self._report["status"] == "completed"
         if not completed:
             record["status"] = "failed"
-            cause, message = explain(self._ending, self._report is not None, exit_code, signum, self._spec["timeout"])
-            record["cause"] = cause
-            record["message"] = message or record["message"]
+            record["cause"], record["message"] = self._failure(exit_code, signum)
         elif signum is not None:
             record["warning"] = f"the process was ended by {signal.Signals(signum).name} after the task had returned"
         if left:
@@ -197,22 +199,32 @@ class Supervision:
             record["pickle"] = os.path.basename(record["pickle"])
         return record
 
+    def _failure(self, exit_code: int | None, signum: int | None) -> tuple[str, str]:
+        cause, message = explain(self._ending, self._report, exit_code, signum, self._spec["timeout"])
+        if self._ending is not None:
+            return cause, message
+        shortage = self._memory.shortage(signum == signal.SIGKILL, self._peak)
+        if shortage is None:
+            return cause, message
+        return "oom", shortage if self._report is None else f"{shortage}: {message}"
+
 
 def explain(
-    ending: str | None, reported: bool, exit_code: int | None, signum: int | None, timeout: float | None
+    ending: str | None,
+    report: Mapping[str, Any] | None,
+    exit_code: int | None,
+    signum: int | None,
+    timeout: float | None,
 ) -> tuple[str, str]:
-    """Cause and one-line message of an attempt that did not complete.
-
-    An empty message leaves the worker's own in place.
-    """
+    """Cause and one-line message of an attempt that did not complete."""
     if ending == "timeout":
         return "timeout", f"ended at its time limit of {timeout:g} s"
     if ending == "cancelled":
         return "cancelled", "ended before it was done"
     if ending == "lost":
         return "lost", "the process that started it is gone"
-    if reported:
-        return "error", ""
+    if report is not None:
+        return report["cause"], report["message"]
     if signum is not None:
         return "lost", f"the process was ended by {signal.Signals(signum).name} (signal {signum})"
     return "error", f"the process exited with code {exit_code} without reporting a result"

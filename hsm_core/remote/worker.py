@@ -92,7 +92,7 @@ def run(app: App, spec: Mapping[str, Any], pipe: int) -> NoReturn:
             "error": describe.error(e),
         }
     except BaseException as e:
-        report = {"status": "failed", "cause": "error", **describe.failure(e)}
+        report = {"status": "failed", **describe.failure(e)}
     send(pipe, "report", report)
     _end(code)
 
@@ -113,7 +113,7 @@ def _run_job(app: App, spec: Mapping[str, Any], pipe: int) -> dict[str, Any]:
     if ret.status is JobStatus.COMPLETED:
         return {**report, "status": "completed", **_value(ret._return_value, spec["pickle"])}
     error = ret._return_value
-    report |= {"status": "failed", "cause": "error", **describe.failure(error)}
+    report |= {"status": "failed", **describe.failure(error)}
     if _pickled(error, spec["pickle"]) is None:
         report["pickle"] = spec["pickle"]
     return report

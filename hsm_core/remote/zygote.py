@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from hsm_core.remote import process, worker
+from hsm_core.remote import memory, process, worker
 from hsm_core.remote.app import App, EntryError, Payload, reach
 from hsm_core.remote.seeds import Seeds
 from hsm_core.remote.supervisor import supervise
@@ -73,6 +73,7 @@ class Zygote:
         if seeds is not None:
             seeds.keep()
         wakeup = process.wakeup_pipe(signal.SIGCHLD)
+        memory.current()  # found once here, for all supervisors
         gc.collect()
         gc.freeze()
         self.tell("ready", pid=os.getpid(), python=sys.version.split()[0])

@@ -230,4 +230,5 @@ def _spec(attempt: Attempt) -> dict[str, Any]:
         "overrides": attempt.task.overrides,
         "timeout": attempt.timeout,
         "grace": attempt.grace,
+        "memory": attempt.memory,
     }

@@ -62,6 +62,8 @@ class LocalSource(AgentSource):
                     f"{self.name}: {key} does not work on a local source; "
                     f"name the interpreter to use with compute_sources.{self.name}.python"
                 )
+        if sweep.config.memory_per_task is not None and not process.LINUX:
+            raise SourceError(f"{self.name}: memory_per_task needs Linux; leave it out to run tasks without a limit")
         if sweep.epoch > 1:
             end_processes(f"{sweep.directory}:", below=sweep.epoch)
         super().start(sweep, post)

@@ -32,6 +32,7 @@ KEYS = [
     "dry_run",
     "threads_per_task",
     "gpus_per_task",
+    "memory_per_task",
 ]
 COMPUTE = [
     "health_check_interval",
@@ -45,6 +46,8 @@ COMPUTE = [
     "ssh_compression",
     "rsync_compression",
 ]
+RETRY = ["error", "timeout", "lost"]
+OOM = ["times", "mem", "max"]
 RESULT_COLLECTION = [
     "batch_size",
     "parallel_transfers",
@@ -60,6 +63,7 @@ LAUNCHER_NODE: dict[str, Any] = {
     **dict.fromkeys(KEYS),
     "compute_sources": {},
     "compute": dict.fromkeys(COMPUTE),
+    "retry": {**dict.fromkeys(RETRY), "oom": dict.fromkeys(OOM)},
     "result_collection": dict.fromkeys(RESULT_COLLECTION),
     "logging": dict.fromkeys(LOGGING),
 }

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,10 @@ class Sweep:
         self.launcher: subprocess.Popen[bytes] | None = None
         (folder / "app.py").write_text(APP)
 
-    def launch(self, *overrides: str) -> subprocess.Popen[bytes]:
+    def launch(self, *overrides: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start a launcher; `before` stands in front of its command line, as `nice` would."""
         command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
-        return self._start([*command, *overrides])
+        return self._start([*before, *command, *overrides])
 
     def complete(self, *options: str) -> subprocess.Popen[bytes]:
         return self._start([sys.executable, "-m", "hsm_core", "complete", str(self.directory), *options])

@@ -11,7 +11,15 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from hsm_core.config import ComputeConfig, HsmConfig, LoggingConfig, ResultCollectionConfig, SourceConfig
+from hsm_core.config import (
+    ComputeConfig,
+    HsmConfig,
+    LoggingConfig,
+    OomRetry,
+    ResultCollectionConfig,
+    RetryConfig,
+    SourceConfig,
+)
 from hsm_core.config.load import load
 from hsm_core.config.rules import RULES
 from hsm_core.exceptions import ConfigError
@@ -341,6 +349,14 @@ def test_a_named_file_is_the_only_one_read(tmp_path: Path) -> None:
     assert (config.strategy, config.timeout, config.config_file) == ("random", None, str(named))
 
 
+def test_retry_of_both_places(tmp_path: Path) -> None:
+    (tmp_path / "hsm_config.yaml").write_text("retry: {lost: 5, timeout: 1, oom: 2}\n")
+    unset = {"error": None, "timeout": None, "lost": None, "oom": {"times": None, "mem": None, "max": None}}
+    assert load({"retry": unset}, cwd=tmp_path).retry == RetryConfig(lost=5, timeout=1, oom=2)
+    own = {**unset, "timeout": 3, "oom": {"times": 1, "mem": "x2", "max": None}}
+    assert load({"retry": own}, cwd=tmp_path).retry == RetryConfig(lost=5, timeout=3, oom=OomRetry(1, "x2"))
+
+
 # --- what is wrong -------------------------------------------------------------------------------
 
 BAD_FILES = [
@@ -488,6 +504,16 @@ BAD_NODES: list[tuple[dict[str, Any], str]] = [
     ({"compute_sources": {8: {"type": "local"}}},
      "hydra.launcher.compute_sources.8: the name of a source must be text, not the number 8; put it in quotes"),
     ({"compute": {"retry_attempts": -1}}, "hydra.launcher.compute.retry_attempts: must be 0 or more, not -1"),
+    ({"retry": {"losst": 1}}, "hydra.launcher.retry.losst: unknown key; did you mean lost?"),
+    ({"retry": 3}, "hydra.launcher.retry: must be a mapping of keys to values, not the number 3"),
+    ({"retry": {"lost": 0}}, "hydra.launcher.retry.lost: must be 1 or more, not 0"),
+    ({"retry": {"oom": -1}}, "hydra.launcher.retry.oom: must be 0 or more, not -1"),
+    ({"retry": {"oom": "x2"}}, "hydra.launcher.retry.oom: must be a whole number or a mapping, not the text 'x2'"),
+    ({"retry": {"oom": {"tines": 1}}}, "hydra.launcher.retry.oom.tines: unknown key; did you mean times?"),
+    ({"retry": {"oom": {"mem": "2"}}},
+     "hydra.launcher.retry.oom.mem: must be a factor above 1 such as x2, not the text '2'"),
+    ({"retry": {"oom": {"max": "64 Gigs"}}}, "hydra.launcher.retry.oom.max: the text '64 Gigs' is no size"),
+    ({"memory_per_task": 0}, "hydra.launcher.memory_per_task: the number 0 is no size that anything can have"),
     ({"config_file": "gone.yaml"}, "gone.yaml: can't be read as the configuration file: No such file or directory"),
     ({"config_file": 3}, "hydra.launcher.config_file: must be text, not the number 3; put it in quotes"),
 ]  # fmt: skip

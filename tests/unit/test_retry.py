@@ -6,22 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core.config import ComputeConfig
-from hsm_core.retry import LOST_LIMIT, retry_delay
+from hsm_core.config import ComputeConfig, HsmConfig, OomRetry, RetryConfig
+from hsm_core.retry import next_memory, retry_delay
 from hsm_core.task import Cause, Outcome, TaskState
 
 EVER = {cause.value: 1000 for cause in Cause}
 
 
-def delays(config: ComputeConfig, cause: Cause, count: int) -> list[float | None]:
+def delays(compute: ComputeConfig, cause: Cause, count: int, retry: RetryConfig | None = None) -> list[float | None]:
     """The delay after the first failure with this cause, the second, ..."""
-    outcome = Outcome.failed(cause, "no")
-    return [retry_delay(config, outcome, {**EVER, cause.value: earlier}) for earlier in range(count)]
+    config, outcome = HsmConfig(compute=compute, retry=retry or RetryConfig()), Outcome.failed(cause, "no")
+    return [retry_delay(config, outcome, {**EVER, cause.value: earlier}, None) for earlier in range(count)]
 
 
 def test_a_completed_attempt_is_the_last() -> None:
     for earlier in ({}, EVER):
-        assert retry_delay(ComputeConfig(retry_attempts=9), Outcome(TaskState.COMPLETED), earlier) is None
+        config = HsmConfig(compute=ComputeConfig(retry_attempts=9))
+        assert retry_delay(config, Outcome(TaskState.COMPLETED), earlier, None) is None
 
 
 def test_errors_are_not_retried_unless_asked() -> None:
@@ -47,7 +48,8 @@ def test_delays_double_as_often_as_there_are_retries(delay: float, longest: floa
 
 def test_lost_is_retried_until_its_limit() -> None:
     for config in (ComputeConfig(), ComputeConfig(retry_attempts=50, retry_delay=5.0)):
-        assert delays(config, Cause.LOST, LOST_LIMIT + 1) == [*[0.0] * (LOST_LIMIT - 1), None, None]
+        assert delays(config, Cause.LOST, 4) == [0.0, 0.0, None, None]
+        assert delays(config, Cause.LOST, 3, RetryConfig(lost=1)) == [None, None, None]
 
 
 @pytest.mark.parametrize("cause", [Cause.PREEMPTED, Cause.CANCELLED])
@@ -65,6 +67,45 @@ def test_what_would_fail_again_is_not_retried(cause: Cause) -> None:
 def test_a_delay_is_never_negative_nor_longer_than_an_hour(
     attempts: int, delay: float, backoff: bool, cause: Cause, earlier: int
 ) -> None:
-    config = ComputeConfig(retry_attempts=attempts, retry_delay=delay, exponential_backoff=backoff)
-    seconds = retry_delay(config, Outcome.failed(cause, "no"), {cause.value: earlier})
+    compute = ComputeConfig(retry_attempts=attempts, retry_delay=delay, exponential_backoff=backoff)
+    retry = RetryConfig(timeout=attempts, oom=attempts, lost=attempts + 1)
+    config = HsmConfig(compute=compute, retry=retry)
+    seconds = retry_delay(config, Outcome.failed(cause, "no"), {cause.value: earlier}, None)
     assert seconds is None or 0.0 <= seconds <= 3600.0
+
+
+def test_each_cause_has_its_own_count() -> None:
+    compute, retry = ComputeConfig(retry_attempts=3, retry_delay=2.0), RetryConfig(error=1, timeout=2, oom=0)
+    assert delays(compute, Cause.ERROR, 3, retry) == [2.0, None, None]
+    assert delays(compute, Cause.TIMEOUT, 3, retry) == [2.0, 2.0, None]
+    assert delays(compute, Cause.OOM, 2, retry) == [None, None]
+
+
+def memories(config: HsmConfig) -> list[float | None]:
+    """What the attempts of a task get that runs out of memory each time."""
+    given = [next_memory(config, None, False)]
+    outcome = Outcome.failed(Cause.OOM, "no")
+    while retry_delay(config, outcome, {"oom": len(given) - 1}, given[-1]) is not None:
+        given.append(next_memory(config, given[-1], True))
+    return given
+
+
+@pytest.mark.parametrize(
+    ("memory", "oom", "given"),
+    [
+        ("1GB", 0, [1024]),
+        ("1GB", 2, [1024, 1024, 1024]),
+        (None, 1, [None, None]),
+        ("1GB", OomRetry(2, "x2"), [1024, 2048, 4096]),
+        (512, OomRetry(9, "x1.5", "1GB"), [512, 768, 1024]),
+        ("2GB", OomRetry(9, "x2", "1GB"), [2048]),
+        (None, OomRetry(1, "x2", "1GB"), [None, None]),
+    ],
+)
+def test_memory_grows_up_to_its_most(memory: str | int | None, oom: int | OomRetry, given: list[float | None]) -> None:
+    assert memories(HsmConfig(memory_per_task=memory, retry=RetryConfig(oom=oom))) == given
+
+
+def test_other_failures_leave_the_memory_as_it_is() -> None:
+    config = HsmConfig(memory_per_task="1GB", retry=RetryConfig(oom=OomRetry(2, "x2")))
+    assert next_memory(config, 2048.0, False) == 2048
