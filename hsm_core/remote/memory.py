@@ -163,7 +163,7 @@ class Memory:
             return None
         limit = self._watched.mebibytes(self._watched.limit)
         used = self._watched.mebibytes(self._watched.peak) if self._own is not None else None
-        return shortage_words(limit, max(peak, used or 0.0))
+        return shortage_words(limit, peak if used is None else used)
 
     def release(self) -> None:
         """Give the cgroup back, once nothing runs in it any more; idempotent."""
