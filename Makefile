@@ -22,7 +22,7 @@ demo: $(VENV)/installed-demo
 	  ../$(VENV)/bin/hsm results "$$sweep" --best max
 
 test: programs $(VENV)/installed-test
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -57,6 +57,7 @@ setup(
         "test": [
             "pytest>=8.0",
             "pytest-timeout>=2.2",
+            "pytest-xdist>=3.2",
             "hypothesis>=6.90",
             "mypy>=1.11",
             "types-PyYAML",
