@@ -8,6 +8,7 @@ import sys
 import rich_click as click
 
 from hsm_core import __version__
+from hsm_core.cli.audit import audit
 from hsm_core.cli.cancel import cancel
 from hsm_core.cli.complete import complete
 from hsm_core.cli.group import HsmGroup
@@ -23,7 +24,7 @@ def hsm() -> None:
     """Run one Hydra sweep over every computer you have."""
 
 
-for _command in (run, complete, monitor, sweeps, results, cancel):
+for _command in (run, complete, monitor, sweeps, results, cancel, audit):
     hsm.add_command(_command)
 
 

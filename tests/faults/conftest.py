@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core.audit import Finding, gather, judge, read_account
 from hsm_core.journal import replay
 from hsm_core.sources.local import marked_processes
 from hsm_core.state import SweepState
@@ -111,24 +111,18 @@ class Sweep:
         assert launcher is not None
         wait_until(lambda: len(self.finished()) >= count or launcher.poll() is not None, f"{count} finished tasks")
 
-    def audit(self) -> None:
-        """What holds whenever no launcher works: the journal tells what is on disk, nothing runs, no file is half."""
+    def findings(self) -> list[Finding]:
+        """What `hsm audit` finds, once every process of the sweep has ended."""
         self.wait_for_peace()
-        state = self.state()
-        assert sum(state.counts.values()) == len(state.tasks)
-        for task in state.tasks.values():
-            if not task.state.terminal:
-                continue
-            assert task.attempt is not None
-            assert task.outcome is not None
-            if task.outcome.record is not None:
-                record = json.loads((self.directory / task.outcome.record).read_text())
-                assert (record["task"], record["attempt"]) == (task.index, task.attempt.number)
-                assert record["status"] == task.outcome.status.value
-            if task.outcome.completed:
+        account = read_account(self.directory / ".hsm" / "journal.jsonl")
+        return judge(account, gather(self.directory, account.state), self.directory)
+
+    def audit(self) -> None:
+        """What holds when a launcher has ended in order: nothing is found, and completed tasks left their files."""
+        assert self.findings() == [], self.said()
+        for task in self.state().tasks.values():
+            if task.state is TaskState.COMPLETED:
                 assert self.output(task.index, "result.txt").is_file()
-        assert not list(self.directory.rglob("*.tmp"))
-        assert not list(self.directory.rglob("*.part"))
 
     def wait_for_peace(self) -> None:
         """Wait until no process of the sweep is left; agents may need a moment to end their tasks."""
