@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from hsm_core.journal import Journal, replay
+from hsm_core.owner import Owner, current
+from hsm_core.reports import write_reports
+from hsm_core.sources.local import end_processes
 
 PARTS = (".hsm", "logs", "reports", "errors", "failed_tasks")
 """the folders of a sweep directory that are hsm's"""
@@ -23,3 +29,33 @@ def half_written(directory: Path) -> Iterator[Path]:
     results = directory / ".hsm" / "results"
     # A worker writes its return value before the supervisor writes the record which names it.
     yield from (path for path in results.glob("*.pkl") if not path.with_suffix(".json").exists())
+
+
+def remove_half_written(directory: Path) -> None:
+    """Remove all of it. Only the sweep's owner may, and only while none of its processes runs. Raises OSError."""
+    for path in list(half_written(directory)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def finish_closing(directory: Path, takeover: bool = False) -> None:
+    """Do for a sweep without work left what its launcher was killed before: end processes, write reports, give it back.
+
+    Nothing is done where the sweep was given back in order. Raises SweepBusy where its launcher may live and
+    `takeover` is not set, JournalError, OSError.
+    """
+    hsm = directory / ".hsm"
+    last = current(hsm)
+    if last is None or last.released:
+        return
+    owner = Owner.acquire(hsm, takeover)
+    try:
+        end_processes(f"{directory}:", below=owner.epoch)
+        path = hsm / "journal.jsonl"
+        Journal.open(path, replay(path)).close()
+        write_reports(directory)
+        remove_half_written(directory)
+    finally:
+        owner.release()

@@ -29,6 +29,7 @@ from hsm_core import payload, registry, reports
 from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
+from hsm_core.debris import remove_half_written
 from hsm_core.engine import Engine
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
@@ -116,6 +117,8 @@ class Session:
             for listener in self._listeners:
                 listener.close()
             reports.write_reports(self.directory)
+            if not self.state.active:
+                remove_half_written(self.directory)
         finally:
             self._journal.close()
             self._owner.release()

@@ -32,6 +32,7 @@ def complete(
     takeover: bool,
 ) -> None:
     """Run what is missing of SWEEP, with the command line that started it; finished tasks stay as they are."""
+    from hsm_core.debris import finish_closing
     from hsm_core.journal import replay
     from hsm_core.registry import find
     from hsm_core.resume import left_to_run, resume_arguments
@@ -49,6 +50,7 @@ def complete(
     if only is not None and not any(index < state.total for index in only):
         raise click.BadParameter(f"{entry.id} has {state.total} tasks, none of these", param_hint="--tasks")
     if not left_to_run(state, retry_failed, only):
+        finish_closing(entry.directory, takeover)
         output.show({"id": entry.id, "left": 0}, _nothing_left(entry, state))
         return
     settings = {

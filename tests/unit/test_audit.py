@@ -201,3 +201,23 @@ def orphan(whole: Story) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_process_that_still_runs_is_named(orphan: subprocess.Popen[bytes]) -> None:
     assert findings() == [("process", f"pid {orphan.pid}")]
     assert f"end it with: kill {orphan.pid}" in run().stdout
+
+
+def test_complete_does_what_a_launcher_was_killed_before_at_its_end(whole: Story) -> None:
+    owner = whole.directory / ".hsm" / "owner_0001.json"
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    owner.write_text(json.dumps({**json.loads(owner.read_text()), "pid": gone.pid, "released": False}))
+    _half_an_owner(whole)
+    _half_a_report(whole)
+    with open(whole.directory / ".hsm" / "journal.jsonl", "a") as journal:
+        journal.write('{"seq":')
+    assert len(findings()) == 3
+    done = CliRunner().invoke(hsm, ["complete", "latest"])
+    assert (done.exit_code, "has nothing left to run" in done.stdout) == (0, True), done.output
+    assert findings() == []
+    assert (whole.directory / "reports" / "performance_analysis.yaml").exists()
+    owners = sorted(path.name for path in owner.parent.glob("owner_*"))
+    assert owners == ["owner_0001.json", "owner_0002.json"]
+    assert CliRunner().invoke(hsm, ["complete", "latest"]).exit_code == 0
+    assert sorted(path.name for path in owner.parent.glob("owner_*")) == owners, "one that was given back is let be"
