@@ -21,13 +21,13 @@ from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.exceptions import (
-    FailFast,
     NoSourceLeft,
     Rejected,
     SweepInterrupted,
     SweepStopped,
     Unavailable,
 )
+from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal
 from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
@@ -37,7 +37,7 @@ from hsm_core.signals import caught
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
-from hsm_core.task import Attempt, Cause, Outcome, Task, TaskState
+from hsm_core.task import Attempt, Cause, Outcome, Task
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Engine:
         spool: Spool,
         records: Path,
         listeners: Sequence[Listener] = (),
+        failures: FailureLimit | None = None,
     ) -> None:
         self.state = state
         self._config = config
@@ -80,6 +81,7 @@ class Engine:
         self._spool = spool
         self._records = records
         self._listeners = list(listeners)
+        self._failures = failures or FailureLimit(config.fail_fast)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._backlog = Backlog()
         self._tasks: dict[int, Task] = {}
@@ -298,8 +300,8 @@ class Engine:
         if delay is None:
             self._tasks.pop(event.task, None)
             self._barred.pop(event.task, None)
-            if not outcome.completed:
-                self._count_failures()
+            if not outcome.completed and (too_many := self._failures.count(self.state)) is not None:
+                self._end(too_many)
         elif event.task in self._tasks and delay > 0:
             self._backlog.put_later(task, delay)
         elif event.task in self._tasks:
@@ -323,14 +325,6 @@ class Engine:
             words = f"{outcome.message}; the task took {self._config.retry.lost} workers down with it, on {hosts}"
             outcome = dataclasses.replace(outcome, message=words)
         return outcome, delay
-
-    def _count_failures(self) -> None:
-        limit = self._config.fail_fast
-        if limit is None:
-            return
-        failed = self.state.counts[TaskState.FAILED]
-        if failed >= (limit if limit >= 1 else limit * self.state.total):
-            self._end(FailFast(f"{failed} of {self.state.total} tasks failed, as many as fail_fast={limit:g} allows"))
 
     # --- the end before the end
 

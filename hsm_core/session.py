@@ -31,6 +31,7 @@ from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.debris import remove_half_written
 from hsm_core.engine import Engine
+from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
 from hsm_core.listeners.error_files import ErrorFiles
@@ -45,6 +46,7 @@ from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores, end_processes
 from hsm_core.state import SweepState
+from hsm_core.sweepers import launches_once
 from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
 
 
@@ -60,6 +62,7 @@ class Session:
         state: SweepState,
         lanes: Lanes,
         returns: ReturnContext,
+        failures: FailureLimit,
     ) -> None:
         self.directory = directory
         self.state = state
@@ -76,7 +79,7 @@ class Session:
         self._listeners = _listeners(config, directory)
         self._spool = Spool(directory / ".hsm")
         records = directory / ".hsm" / "results"
-        self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners)
+        self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners, failures)
 
     @property
     def id(self) -> str:
@@ -238,7 +241,8 @@ def open_session(
     )
     composer = Composer(context.config_loader, hydra_config)
     returns = ReturnContext(directory, composer, config.raise_on_failure, lambda name: _trusted(name, config, state))
-    session = Session(config, directory, journal, owner, state, lanes, returns)
+    failures = FailureLimit(config.fail_fast, all_known=launches_once(hydra_config))
+    session = Session(config, directory, journal, owner, state, lanes, returns, failures)
     session.start(first, sweep)
     return session
 

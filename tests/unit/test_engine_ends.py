@@ -16,7 +16,9 @@ from hsm_core import events as ev
 from hsm_core.config import ComputeConfig, HsmConfig
 from hsm_core.control import send
 from hsm_core.exceptions import FailFast, Superseded, SweepInterrupted
+from hsm_core.fail_fast import FailureLimit
 from hsm_core.owner import Owner
+from hsm_core.state import SweepState, apply
 from hsm_core.task import Attempt, Cause, Outcome, TaskState
 from tests.unit.fake_source import DONE, FakeSource, Rig, failed, held
 
@@ -182,6 +184,27 @@ def test_failures_that_are_made_up_for_do_not_count(tmp_path: Path) -> None:
     with Rig(tmp_path, FakeSource("a", 1, ending(ERROR)), config=config) as rig:
         rig.run(4)
         assert rig.count(TaskState.COMPLETED) == 4
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [(2, 2), (0.25, 2)])
+def test_failures_from_before_a_resume_do_not_count(tmp_path: Path, limit: float, allowed: int) -> None:
+    with Rig(tmp_path, FakeSource("a", 1, ending(*[ERROR] * 5))) as rig:
+        rig.run(5)
+    with Rig(tmp_path, FakeSource("a", 1, ending(*[ERROR] * 3)), config=HsmConfig(fail_fast=limit)) as rig:
+        words = f"{allowed} of 8 tasks failed since the sweep was resumed, as many as fail_fast={limit:g} allows"
+        with pytest.raises(FailFast, match=words):
+            rig.run(3)
+
+
+def test_a_fraction_of_tasks_that_come_one_by_one(tmp_path: Path) -> None:
+    """The first failure is not the half of all: nobody knows how many there will be."""
+    failures = FailureLimit(0.5, all_known=False)
+    state = SweepState()
+    for number in range(1, 5):
+        apply(state, ev.TasksPlanned(1), 0.0)
+        assert failures.count(state) is None, number
+    apply(state, ev.TasksPlanned(1), 0.0)
+    assert failures.count(state) is not None
 
 
 # --- signals ---------------------------------------------------------------------------------------
