@@ -8,6 +8,8 @@ and the rest of the app never sees that it was stopped.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.machinery
 import importlib.util
 import json
@@ -15,14 +17,17 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hsm_core.remote import describe
-from hsm_core.remote.compose import Composer
 from hsm_core.remote.frozen import Frozen
+
+if TYPE_CHECKING:
+    from hsm_core.remote.compose import Composer
+    from hsm_core.remote.yaml_text import YamlTexts
 
 
 class EntryError(Exception):
@@ -58,6 +63,13 @@ class App:
     function: Callable[[Any], Any]
     hydra_context: Any
     composer: Composer
+    texts: YamlTexts
+
+    def prepare(self, overrides: Sequence[str]) -> None:
+        """Do now what the task with these overrides shares with others, so that forked children find it done."""
+        base = self.composer.prepare(overrides)
+        if base is not None:
+            self.texts.text(base)
 
 
 Then = Callable[[App], NoReturn]
@@ -172,6 +184,10 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import HydraContext
 
+    from hsm_core.remote.compose import Composer
+    from hsm_core.remote.lean import make_lean
+    from hsm_core.remote.yaml_text import YamlTexts
+
     facts = payload.facts
     search_path = ConfigSearchPathImpl()
     for provider, path in facts["search_path"]:
@@ -185,4 +201,8 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     if hasattr(context, "execution_whitelist"):
         context.execution_whitelist = objects["execution_whitelist"]
-    return App(function, context, Composer(hydra.config_loader, config))
+    with contextlib.suppress(ImportError):  # what `run_job` imports when it is called; there since Hydra 1.3.3
+        importlib.import_module("hydra._internal.logging_config")
+    texts = YamlTexts()
+    make_lean(texts)
+    return App(function, context, Composer(hydra.config_loader, config), texts)

@@ -8,12 +8,14 @@ package, anything of `hydra.*`) goes Hydra's own way from the start.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 BASES = 64
 """sets of choices that are kept composed"""
+
+_Split = tuple[tuple[str, ...], list[Any], list[Any]]
+"""choices of groups as text, values, and all as parsed"""
 
 
 class Composer:
@@ -27,19 +29,22 @@ class Composer:
         self._config = config
         self._bases: dict[tuple[str, ...], Any] = {}
         self._groups: dict[str, bool] = {}
+        self._parsed: tuple[tuple[str, ...], _Split | None] = ((), None)
+        """the overrides that were split last, and what came of it"""
 
-    def prepare(self, overrides: Sequence[str]) -> None:
-        """Compose now what the task with these overrides shares with others.
+    def prepare(self, overrides: Sequence[str]) -> Any | None:
+        """Compose now what the task with these overrides shares with others; returns that if it is new.
 
         To be called before forking, so that all children find it. Never raises: what is wrong with
         these overrides is raised by `compose`, in the task's own process.
         """
         try:
             split = self._split(overrides)
-            if split is not None:
-                self._base(split[0])
+            if split is None or split[0] in self._bases:
+                return None
+            return self._base(split[0])
         except Exception:  # resolvers and configuration sources of the app may raise anything
-            return
+            return None
 
     def compose(self, overrides: Sequence[str], index: int, *, last: bool = False) -> Any:
         """The whole configuration of a task, as Hydra's basic launcher makes it.
@@ -49,13 +54,15 @@ class Composer:
         """
         from omegaconf import open_dict
 
+        from hsm_core.remote.clone import clone
+
         split = self._split(overrides)
         if split is None:
             job = self._loader.load_sweep_config(self._config, list(overrides))
         else:
             groups, values, parsed = split
             base = self._base(groups)
-            job = self._with_values(base if last else copy.deepcopy(base), values, parsed)
+            job = self._with_values(base if last else clone(base), values, parsed)
         with open_dict(job):
             job.hydra.job.id = str(index)
             job.hydra.job.num = index
@@ -70,8 +77,14 @@ class Composer:
             self._bases[groups] = base
         return base
 
-    def _split(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Any], list[Any]] | None:
-        """Choices of groups as text, values, and all as parsed; None where a plain split won't do."""
+    def _split(self, overrides: Sequence[str]) -> _Split | None:
+        """The overrides taken apart; None where a plain split won't do."""
+        wanted = tuple(overrides)
+        if not wanted or self._parsed[0] != wanted:
+            self._parsed = wanted, self._take_apart(wanted)
+        return self._parsed[1]
+
+    def _take_apart(self, overrides: Sequence[str]) -> _Split | None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.core.override_parser.types import OverrideType
         from hydra.errors import OverrideParseException
