@@ -47,6 +47,8 @@ class SourceConfig:
     """`pass`: names of variables to hand on; `set`: values"""
     worker: str | None = None
     """fork or spawn; None: as `hydra.launcher.worker`"""
+    isolation: str | None = None
+    """process or reuse; None: as `hydra.launcher.isolation`"""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class HsmConfig:
     """of the random strategy; None: different in every sweep"""
     worker: str = "fork"
     """fork (from a process that imported the app once) or spawn (a new interpreter a task)"""
+    isolation: str = "process"
+    """process (each task has one of its own) or reuse (tasks that complete leave theirs to later ones)"""
     timeout: float | None = None
     """seconds a task may run; None: no limit"""
     grace: float = 10.0

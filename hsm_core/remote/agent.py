@@ -25,17 +25,19 @@ from hsm_core.remote import process
 
 OUTPUT_LIMIT = 1 << 20
 """bytes of a command's output that are sent to the launcher"""
+PATIENCE = 3.0
+"""seconds that slots have to end the workers they kept"""
 CRASHES = 3
 """zygotes in a row that may end by themselves before the source is given up"""
 
 
 def main(args: list[str]) -> NoReturn:
-    """Payload folder, folder of result records, `fork` or `spawn`, log file."""
-    folder, records, mode, log = args
+    """Payload folder, folder of result records, `fork` or `spawn`, `process` or `reuse`, log file."""
+    folder, records, mode, isolation, log = args
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     process.adopt_orphans()
-    Agent(folder, records, mode, log).run()
+    Agent(folder, records, mode, isolation, log).run()
     sys.exit(0)
 
 
@@ -50,14 +52,15 @@ class Command:
 
 
 class Agent:
-    def __init__(self, folder: str, records: str, mode: str, log: str) -> None:
+    def __init__(self, folder: str, records: str, mode: str, isolation: str, log: str) -> None:
         self._folder = folder
         self._records = records
         self._mode = mode
+        self._isolation = isolation
         self._log = log
         self._host = socket.gethostname()
         self._attempts: dict[str, dict[str, Any]] = {}
-        """attempts under way: their specs, with `pid` of the supervisor once it is forked"""
+        """attempts under way: their specs, with the `pid` of their slot once they have one"""
         self._cancelled: set[str] = set()
         self._waiting: list[str] = []
         """attempts for which the zygote is not ready yet"""
@@ -98,7 +101,7 @@ class Agent:
                 for line in lines:
                     self._request(json.loads(line))
             self._expire()
-        self._end_zygote()
+        self._end_zygote(wakeup)
 
     def _say(self, kind: str, **body: Any) -> None:
         """Tell the launcher. One that is gone is noticed by the end of the input."""
@@ -141,29 +144,40 @@ class Agent:
     def _run(self, attempt: dict[str, Any]) -> None:
         record = os.path.join(self._records, f"{attempt['id']}.json")
         pickle = os.path.join(self._records, f"{attempt['id']}.pkl")
-        self._attempts[attempt["id"]] = {**attempt, "record": record, "pickle": pickle, "host": self._host}
+        # What a limit holds, or a GPU was lent to, must end before another can have that.
+        reuse = self._isolation == "reuse" and attempt["memory"] is None
+        places = {"record": record, "pickle": pickle, "host": self._host}
+        self._attempts[attempt["id"]] = {**attempt, **places, "reuse": reuse}
         if self._ready:
             self._hand_over(attempt["id"])
         else:
             self._waiting.append(attempt["id"])
 
     def _hand_over(self, attempt_id: str) -> None:
-        try:
-            os.write(self._requests, json.dumps(self._attempts[attempt_id]).encode() + b"\n")
-        except BrokenPipeError:
+        if not self._order("run", self._attempts[attempt_id]):
             self._waiting.append(attempt_id)
             self._ready = False
+
+    def _order(self, do: str, what: object) -> bool:
+        """Write an order to the zygote; False when it has ended."""
+        view = memoryview(json.dumps({do: what}).encode() + b"\n")
+        try:
+            while view:
+                view = view[os.write(self._requests, view) :]
+        except BrokenPipeError:
+            return False
+        return True
 
     def _cancel(self, attempt_id: str) -> None:
         attempt = self._attempts.get(attempt_id)
         if attempt is None:
             return
         self._cancelled.add(attempt_id)
-        if "pid" in attempt:
-            process.send(attempt["pid"], signal.SIGTERM)
-        elif attempt_id in self._waiting:
+        if attempt_id in self._waiting:
             self._waiting.remove(attempt_id)
             self._lost(attempt_id, "ended before it was started", cause="cancelled")
+        else:
+            self._order("cancel", attempt_id)  # a zygote that has ended took its slots along
 
     def _command(self, number: int, argv: list[str], timeout: float) -> None:
         # The files live as long as the command does: `_finish_command` closes them.
@@ -203,12 +217,12 @@ class Agent:
         os.close(requests)
         os.close(log)
 
-    def _end_zygote(self) -> None:
+    def _end_zygote(self, signals: int) -> None:
+        """End the zygote, its slots, and whatever they left behind; returns once all of it is gone."""
         if self._zygote is not None:
             process.send(self._zygote.pid, signal.SIGKILL)
             self._zygote.wait()
-        for pid in process.descendants(os.getpid()):
-            process.send(pid, signal.SIGKILL)
+        process.end_descendants(signals, PATIENCE, process.reap)
 
     def _hear_zygote(self) -> None:
         while True:
@@ -242,11 +256,9 @@ class Agent:
                 process.send(attempt["pid"], signal.SIGHUP)
         self._stop(0.0)
 
-    def _on_forked(self, id: str, pid: int) -> None:
+    def _on_placed(self, id: str, pid: int) -> None:
         if id in self._attempts:
             self._attempts[id]["pid"] = pid
-            if id in self._cancelled:
-                process.send(pid, signal.SIGTERM)
 
     def _on_started(self, **facts: Any) -> None:
         self._crashes = 0
@@ -256,7 +268,16 @@ class Agent:
     def _on_unwritable(self, id: str, reason: str) -> None:
         self._unwritable[id] = reason
 
+    def _on_done(self, id: str) -> None:
+        """The slot of an attempt is done with it."""
+        self._settle(id, "its slot could not write the result")
+
     def _on_gone(self, id: str, status: int) -> None:
+        """The slot of an attempt ended in the middle of it, or just behind."""
+        self._settle(id, f"its slot ended with {status} before it wrote a result")
+
+    def _settle(self, id: str, without: str) -> None:
+        """Tell how an attempt ended, by its record; `without` says why there is none."""
         attempt = self._attempts.get(id)
         if attempt is None:
             return
@@ -264,8 +285,7 @@ class Agent:
             with open(attempt["record"], encoding="utf-8") as f:
                 record = json.load(f)
         except FileNotFoundError:
-            reason = self._unwritable.pop(id, f"its supervisor ended with {status} before it wrote a result")
-            self._lost(id, reason)
+            self._lost(id, self._unwritable.pop(id, without))
             return
         if record.get("unreached") and not self._reached:
             os.unlink(attempt["record"])
@@ -282,18 +302,19 @@ class Agent:
         self._say("lost", id=attempt_id, reason=reason, cause=cause, host=self._host)
 
     def _reap(self) -> None:
-        """Collect ended children: commands, the zygote, and supervisors it left to us."""
+        """Collect ended children: commands, the zygote, and slots it left to us."""
         for number, command in list(self._commands.items()):
             if command.child.poll() is not None:
                 self._finish_command(number, command)
         if self._zygote is not None and self._zygote.poll() is not None:
             self._zygote_ended(self._zygote.returncode)
         for attempt_id, attempt in list(self._attempts.items()):
-            if "pid" in attempt and self._zygote_gone(attempt["pid"]):
+            if "pid" in attempt and self._ended(attempt["pid"]):
+                self._hear_zygote()
                 self._on_gone(attempt_id, -1)
 
-    def _zygote_gone(self, pid: int) -> bool:
-        """Whether a supervisor that became our child has ended; it is reaped then."""
+    def _ended(self, pid: int) -> bool:
+        """Whether a slot that became our child has ended; it is reaped then."""
         try:
             return os.waitpid(pid, os.WNOHANG)[0] != 0
         except ChildProcessError:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_STUBBORN = 10.0
+"""seconds in which a killed process ends, if it ever does"""
 
 LINUX = sys.platform == "linux"
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if LINUX else None
@@ -64,6 +69,32 @@ def descendants(pid: int) -> list[int]:
         found += todo
         todo = [grandchild for child in todo for grandchild in children(child)]
     return found
+
+
+def reap() -> None:
+    """Collect all ended children."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
+def end_descendants(signals: int, patience: float, reap: Callable[[], None]) -> int:
+    """End all processes below this one, after `patience` seconds by force; returns how many needed that.
+
+    `reap` collects those that ended; `signals` is a `wakeup_pipe` that hears of SIGCHLD. One that can't be killed
+    (in an uninterruptible system call) is left alone in the end.
+    """
+    killed: set[int] = set()
+    began = time.monotonic()
+    while (found := descendants(os.getpid())) and time.monotonic() < began + patience + _STUBBORN:
+        if time.monotonic() >= began + patience:
+            killed.update(found)
+            for pid in found:
+                send(pid, signal.SIGKILL)
+        select.select([signals], [], [], 0.05)
+        drain(signals)
+        reap()
+    return len(killed)
 
 
 def send(pid: int, signum: int, *, group: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""The supervisor: one small process per attempt, the parent of its worker.
+"""The supervision of one attempt, in the process that is its worker's parent (`hsm_core.remote.slot`).
 
-It starts the worker, ends it at its time limit or when told to, ends whatever the task leaves
+It has the worker started, ends it at its time limit or when told to, ends whatever the task leaves
 behind, and writes the result record. It outlives the worker, so every way a task can end
 leaves a record; and what a task forks and forgets becomes its child, so nothing escapes.
 """
@@ -14,25 +14,21 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hsm_core.remote import process
 from hsm_core.remote.memory import Memory
 from hsm_core.remote.worker import HEADER
 
+if TYPE_CHECKING:
+    from hsm_core.remote.slot import Orders, Worker
+
 RECORD_FORMAT = 1
-UNWRITABLE = 75
-"""exit code of a supervisor that could not write the record (EX_TEMPFAIL of sysexits.h)"""
 
 _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 """why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
 _MOMENT = 1.0
 """seconds that processes left behind have to end by themselves"""
-_STUBBORN = 10.0
-"""seconds after which one that can't be killed (in an uninterruptible system call) is left alone"""
-
-Start = Callable[[Mapping[str, Any], int], int]
-"""Starts the worker of an attempt, with the pipe it reports to; returns its process id."""
 
 
 class Supervision:
@@ -44,51 +40,59 @@ class Supervision:
         self._buffer = b""
         self._running: dict[str, Any] = {}
         self._report: dict[str, Any] | None = None
-        self._ending: str | None = None
+        self.ending: str | None = None
         """cause for which the worker is being ended early"""
         self._kill_at: float | None = None
-        self._worker = 0
+        self.worker: Worker | None = None
+        self.kept = False
+        """whether the worker has handed itself back, to be used again"""
+        self._pid = 0
         self._status: int | None = None
         self._peak = 0.0
         self._memory = Memory(spec["id"], spec["memory"])
 
-    def run(self, start: Start) -> int:
-        """Carry the attempt through; returns the exit code for this process."""
-        process.adopt_orphans()
-        wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        pipe, write = os.pipe()
-        os.set_blocking(pipe, False)
+    def run(self, worker: Callable[[], Worker], orders: Orders, signals: int) -> None:
+        """Carry the attempt through to its record; `worker` gives it its worker.
+
+        `signals`: where the numbers of signals are read (`process.wakeup_pipe`).
+        """
         began = time.monotonic()
-        self._worker = start(self._spec, write)
-        self._memory.hold(self._worker)
-        os.close(write)
+        self.worker = worker()
+        self._pid, pipe = self.worker.pid, self.worker.reports
+        self._memory.hold(self._pid)
         timeout = self._spec["timeout"]
         deadline = None if timeout is None else began + timeout
-        inputs = [pipe, wakeup]
-        while self._status is None:
+        inputs = [pipe, signals, orders.fd]
+        while self._status is None and not self.kept:
             ready, _, _ = select.select(inputs, [], [], self._patience(deadline))
             if pipe in ready and not self._listen(pipe):
                 inputs.remove(pipe)
-            for signum in process.drain(wakeup):
+            for signum in process.drain(signals):
                 if signum in _ENDINGS:
                     self._end(_ENDINGS[signum])
+            while (order := orders.next()) is not None:
+                if order.get("cancel") == self._spec["id"]:
+                    self._end("cancelled")
+            if orders.ended and orders.fd in inputs:
+                inputs.remove(orders.fd)
+                self._end("lost")
             if deadline is not None and time.monotonic() >= deadline:
                 self._end("timeout")
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill()
             self._reap()
         duration = time.monotonic() - began
-        self._listen(pipe)
-        left = self._clean(wakeup)
+        left = 0
+        if self._status is not None:
+            self.kept = False
+            self._listen(pipe)
+            left = self._clean(signals)
         record = self._record(duration, left)
         self._memory.release()
         try:
             write_record(self._spec["record"], record)
         except OSError as e:
             self.tell("unwritable", reason=f"{e.strerror}: {self._spec['record']}")
-            return UNWRITABLE
-        return 0
 
     def tell(self, kind: str, **body: Any) -> None:
         """Send the agent a datagram; an agent that is gone needs none."""
@@ -99,7 +103,7 @@ class Supervision:
 
     def _patience(self, deadline: float | None) -> float | None:
         """Seconds until something has to be done unasked."""
-        moments = [m for m in (None if self._ending else deadline, self._kill_at) if m is not None]
+        moments = [m for m in (None if self.ending else deadline, self._kill_at) if m is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _listen(self, pipe: int) -> bool:
@@ -117,22 +121,25 @@ class Supervision:
             self._buffer = self._buffer[HEADER.size + size :]
             if "running" in frame:
                 self._running = frame["running"]
-                self.tell("started", pid=self._worker, host=self._spec["host"], **self._running)
-            else:
+                self.tell("started", pid=self._pid, host=self._spec["host"], **self._running)
+            elif "report" in frame:
                 self._report = frame["report"]
+            else:
+                self._peak = max(self._peak, mebibytes(frame["free"]))
+                self.kept = self.ending is None
         return bool(chunk)
 
     def _end(self, cause: str) -> None:
         """Ask the worker to end; after its grace time it is killed."""
-        if self._ending is None:
-            self._ending = cause
+        if self.ending is None:
+            self.ending = cause
             self._kill_at = time.monotonic() + self._spec["grace"]
-            process.send(self._worker, signal.SIGTERM, group=True)
-            process.send(self._worker, signal.SIGCONT, group=True)
+            process.send(self._pid, signal.SIGTERM, group=True)
+            process.send(self._pid, signal.SIGCONT, group=True)
 
     def _kill(self) -> None:
         self._kill_at = time.monotonic() + 1.0
-        process.send(self._worker, signal.SIGKILL, group=True)
+        process.send(self._pid, signal.SIGKILL, group=True)
         for pid in process.descendants(os.getpid()):
             process.send(pid, signal.SIGKILL)
 
@@ -145,38 +152,29 @@ class Supervision:
                 return
             if pid == 0:
                 return
-            self._peak = max(self._peak, _mebibytes(usage.ru_maxrss))
-            if pid == self._worker:
+            self._peak = max(self._peak, mebibytes(usage.ru_maxrss))
+            if pid == self._pid:
                 self._status = status
 
-    def _clean(self, wakeup: int) -> int:
+    def _clean(self, signals: int) -> int:
         """End what the task left behind; returns how many processes had to be killed.
 
         Helpers that end with their parent (multiprocessing's resource tracker) get a moment to
         do so.
         """
         self._reap()
-        killed: set[int] = set()
-        began = time.monotonic()
-        while (found := process.descendants(os.getpid())) and time.monotonic() < began + _STUBBORN:
-            if time.monotonic() >= began + _MOMENT:
-                killed.update(found)
-                for pid in found:
-                    process.send(pid, signal.SIGKILL)
-            select.select([wakeup], [], [], 0.05)
-            process.drain(wakeup)
-            self._reap()
-        process.send(self._worker, signal.SIGKILL, group=True)
-        return len(killed)
+        killed = process.end_descendants(signals, _MOMENT, self._reap)
+        process.send(self._pid, signal.SIGKILL, group=True)
+        return killed
 
     def _record(self, duration: float, left: int) -> dict[str, Any]:
-        assert self._status is not None
-        exit_code = os.WEXITSTATUS(self._status) if os.WIFEXITED(self._status) else None
-        signum = os.WTERMSIG(self._status) if os.WIFSIGNALED(self._status) else None
+        code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
+        exit_code = code if code is not None and code >= 0 else None
+        signum = -code if code is not None and code < 0 else None
         record: dict[str, Any] = {
             "format": RECORD_FORMAT,
             **{key: self._spec[key] for key in ("task", "attempt", "epoch", "host")},
-            "pid": self._worker,
+            "pid": self._pid,
             "exit_code": exit_code,
             "signal": signum,
             "duration": round(duration, 6),
@@ -200,8 +198,8 @@ class Supervision:
         return record
 
     def _failure(self, exit_code: int | None, signum: int | None) -> tuple[str, str]:
-        cause, message = explain(self._ending, self._report, exit_code, signum, self._spec["timeout"])
-        if self._ending is not None:
+        cause, message = explain(self.ending, self._report, exit_code, signum, self._spec["timeout"])
+        if self.ending is not None:
             return cause, message
         shortage = self._memory.shortage(signum == signal.SIGKILL, self._peak)
         if shortage is None:
@@ -248,16 +246,7 @@ def write_record(path: str, record: Mapping[str, Any]) -> None:
         raise
 
 
-def _mebibytes(maxrss: int) -> float:
+def mebibytes(maxrss: int) -> float:
+    """MiB behind a `ru_maxrss`."""
     # getrusage(2): kilobytes on Linux, bytes on macOS
     return maxrss / 1024 if process.LINUX else maxrss / (1 << 20)
-
-
-def supervise(spec: Mapping[str, Any], events: socket.socket, start: Start, parent: int) -> NoReturn:
-    """Be the supervisor of an attempt in this freshly forked process."""
-    process.die_with_parent(signal.SIGHUP, parent)
-    code = 1
-    try:
-        code = Supervision(spec, events).run(start)
-    finally:
-        os._exit(code)

@@ -1,7 +1,7 @@
 """The worker: composes one task's configuration, runs the task, reports what came of it.
 
-It lives in a process of its own, the child of a supervisor (`hsm_core.remote.supervisor`),
-and talks to it through a pipe: frames of one JSON object each.
+It lives in a process of its own, the child of a slot (`hsm_core.remote.slot`), and reports to that
+through a pipe: frames of one JSON object each.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import signal
 import struct
 import sys
@@ -28,24 +29,21 @@ HEADER = struct.Struct("!I")
 
 
 def main(args: list[str]) -> NoReturn:
-    """A worker in an interpreter of its own (`worker: spawn`): payload folder, pipe, parent's pid.
-
-    The attempt comes on standard input.
-    """
-    folder, pipe, parent = args[0], int(args[1]), int(args[2])
+    """A worker in an interpreter of its own (`worker: spawn`): payload folder, two pipes, parent's pid."""
+    folder, reports, specs, parent = args[0], int(args[1]), int(args[2]), int(args[3])
     process.die_with_parent(signal.SIGKILL, parent)
     process.reset_signals()
-    spec = json.loads(sys.stdin.buffer.read())
-    os.set_inheritable(pipe, False)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    for fd in (reports, specs):
+        os.set_inheritable(fd, False)
+    spec = _next_spec(specs)
+    if spec is None:
+        _end(0)
     mark(spec)
     try:
-        reach(Payload.read(folder), lambda app: run(app, spec, pipe))
+        reach(Payload.read(folder), lambda app: run(app, spec, reports, specs))
     except EntryError as e:
         send(
-            pipe,
+            reports,
             "report",
             {
                 "status": "failed",
@@ -64,24 +62,38 @@ def mark(spec: Mapping[str, Any]) -> None:
     os.environ.update(HSM_TASK=spec["name"], HSM_ATTEMPT=str(spec["attempt"]), HSM_SOURCE=spec["source"])
 
 
-def send(pipe: int, kind: str, body: Mapping[str, Any]) -> None:
-    """Write one frame to the supervisor."""
+def send(reports: int, kind: str, body: Any) -> None:
+    """Write one frame to the slot."""
     data = json.dumps({kind: body}).encode()
     view = memoryview(HEADER.pack(len(data)) + data)
     while view:
-        view = view[os.write(pipe, view) :]
+        view = view[os.write(reports, view) :]
 
 
-def run(app: App, spec: Mapping[str, Any], pipe: int) -> NoReturn:
-    """Run one task in this process and end the process.
+def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn:
+    """Run one task in this process and end the process; with `reuse` in the spec, run further ones first.
 
-    The supervisor gets a frame `running` when the task function is about to be called and a
-    frame `report` when it is done; the process ends as an interpreter does, with its exit
-    handlers run.
+    The slot gets a frame `running` when the task function is about to be called, a frame `report`
+    when it is done, and a frame `free` when another task may come. The process ends as an interpreter
+    does, with its exit handlers run.
     """
+    following: Mapping[str, Any] | None = spec
+    code = 0
+    while following is not None and code == 0:
+        mark(following)
+        code = _attempt(app, following, reports)
+        reuse = following["reuse"] and code == 0
+        if reuse:
+            send(reports, "free", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        following = _next_spec(specs) if reuse else None
+    _end(code)
+
+
+def _attempt(app: App, spec: Mapping[str, Any], reports: int) -> int:
+    """Run one task and report it; the exit code that belongs to it."""
     code = 1
     try:
-        report = _run_job(app, spec, pipe)
+        report = _run_job(app, spec, reports)
         code = 0 if report["status"] == "completed" else 1
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
@@ -93,22 +105,38 @@ def run(app: App, spec: Mapping[str, Any], pipe: int) -> NoReturn:
         }
     except BaseException as e:
         report = {"status": "failed", **describe.failure(e)}
-    send(pipe, "report", report)
-    _end(code)
+    send(reports, "report", report)
+    return code
 
 
-def _run_job(app: App, spec: Mapping[str, Any], pipe: int) -> dict[str, Any]:
+def _next_spec(specs: int) -> Mapping[str, Any] | None:
+    """Wait for an attempt; None when the slot has none any more."""
+    data = b""
+    while not data.endswith(b"\n"):
+        chunk = os.read(specs, 65536)
+        if not chunk:
+            return None
+        data += chunk
+    spec: Mapping[str, Any] = json.loads(data)
+    return spec
+
+
+def _run_job(app: App, spec: Mapping[str, Any], reports: int) -> dict[str, Any]:
     from hydra.core.utils import JobStatus, run_job
 
-    config = app.composer.compose(spec["overrides"], spec["task"], last=True)
-    app.hydra_context.callbacks.callbacks.insert(0, _Begin(pipe))
-    ret = run_job(
-        hydra_context=app.hydra_context,
-        task_function=app.function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    config = app.composer.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
+    callbacks = app.hydra_context.callbacks.callbacks
+    callbacks.insert(0, _Begin(reports))
+    try:
+        ret = run_job(
+            hydra_context=app.hydra_context,
+            task_function=app.function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    finally:
+        del callbacks[0]
     report: dict[str, Any] = {"working_dir": ret.working_dir, "task_name": ret.task_name}
     if ret.status is JobStatus.COMPLETED:
         return {**report, "status": "completed", **_value(ret._return_value, spec["pickle"])}
@@ -125,13 +153,13 @@ class _Begin:
     By then Hydra has made the output directory: the task's output goes there from now on.
     """
 
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
+    def __init__(self, reports: int) -> None:
+        self._reports = reports
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         folder = config.hydra.runtime.output_dir
         redirect(folder)
-        send(self._pipe, "running", {"output_dir": folder})
+        send(self._reports, "running", {"output_dir": folder})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

@@ -2,12 +2,13 @@
 
 `fork`: the app's entry runs here and stops where Hydra would take over; workers are forks of
 this process. `spawn`: the app is not imported here; each worker is a new interpreter. In both, a
-supervisor stands between. The agent sends attempts as JSON lines through a pipe and gets
+slot stands between (`hsm_core.remote.slot`). The agent sends orders as JSON lines through a pipe and gets
 datagrams back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 from hsm_core.remote import memory, process, worker
 from hsm_core.remote.app import App, EntryError, Payload, reach
 from hsm_core.remote.seeds import Seeds
-from hsm_core.remote.supervisor import supervise
+from hsm_core.remote.slot import Starter, Worker, occupy
 
 _DATAGRAM = 100_000
 """bytes a message to the agent may have"""
@@ -59,7 +60,12 @@ class Zygote:
         self._folder = folder
         self._requests = requests
         self._events = events
-        self._supervisors: dict[int, str] = {}
+        self._slots: dict[int, int] = {}
+        """where each slot, by pid, gets its orders"""
+        self._carries: dict[int, str] = {}
+        """the attempt of each slot that has one"""
+        self._free, self._free_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._free.setblocking(False)
 
     def tell(self, kind: str, **body: Any) -> None:
         """Send the agent a datagram. Raises OSError when the agent is gone."""
@@ -72,16 +78,19 @@ class Zygote:
             os._exit(0)
         if seeds is not None:
             seeds.keep()
-        wakeup = process.wakeup_pipe(signal.SIGCHLD)
-        memory.current()  # found once here, for all supervisors
+        starter: Starter = _Spawner(self._folder) if app is None else _Forker(app, seeds, self._events, self._free_out)
+        signals = process.wakeup_pipe(signal.SIGCHLD)
+        memory.current()  # found once here, for all slots
         gc.collect()
         gc.freeze()
         self.tell("ready", pid=os.getpid(), python=sys.version.split()[0])
         buffer = b""
         while True:
-            ready, _, _ = select.select([self._requests, wakeup], [], [])
-            if wakeup in ready:
-                process.drain(wakeup)
+            ready, _, _ = select.select([self._requests, self._free.fileno(), signals], [], [])
+            if self._free.fileno() in ready:
+                self._hear_slots()
+            if signals in ready:
+                process.drain(signals)
                 self._reap()
             if self._requests in ready:
                 chunk = os.read(self._requests, 65536)
@@ -89,61 +98,138 @@ class Zygote:
                     os._exit(0)
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for line in lines:
-                    self._start(json.loads(line), app, seeds)
+                    self._obey(line, starter)
 
-    def _start(self, spec: Mapping[str, Any], app: App | None, seeds: Seeds | None) -> None:
-        if app is not None:
-            app.composer.prepare(spec["overrides"])
+    def _obey(self, line: bytes, starter: Starter) -> None:
+        order = json.loads(line)
+        if "run" in order:
+            spec = order["run"]
+            free = self._slots.keys() - self._carries.keys()
+            pid = free.pop() if free else self._new_slot(spec, starter)
+            self._carries[pid] = spec["id"]
+            self.tell("placed", id=spec["id"], pid=pid)
+            self._pass_on(pid, line)
+            return
+        for pid, attempt in self._carries.items():
+            if attempt == order["cancel"]:
+                self._pass_on(pid, line)
+
+    def _new_slot(self, spec: Mapping[str, Any], starter: Starter) -> int:
+        starter.prepare(spec)
         sys.stdout.flush()
         sys.stderr.flush()
         me = os.getpid()
+        orders, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(self._requests)
-            supervise(spec, self._events, self._spawn if app is None else _forker(app, seeds, self._events), me)
-        self._supervisors[pid] = spec["id"]
-        self.tell("forked", id=spec["id"], pid=pid)
+            # Whoever holds the other end of a slot's orders keeps it from seeing that the zygote is gone.
+            for fd in (write, self._requests, *self._slots.values()):
+                os.close(fd)
+            self._free.close()
+            occupy(orders, self._events, self._free_out, starter, me)
+        os.close(orders)
+        self._slots[pid] = write
+        return pid
+
+    def _pass_on(self, pid: int, line: bytes) -> None:
+        """Give an order to a slot; one that has ended is about to be reaped."""
+        view = memoryview(line + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            while view:
+                view = view[os.write(self._slots[pid], view) :]
+
+    def _hear_slots(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._carries.pop(int(self._free.recv(32)), None)
 
     def _reap(self) -> None:
-        for pid in list(self._supervisors):
+        self._hear_slots()
+        for pid in list(self._slots):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self.tell("gone", id=self._supervisors.pop(pid), status=os.waitstatus_to_exitcode(status))
+                os.close(self._slots.pop(pid))
+                attempt = self._carries.pop(pid, None)
+                if attempt is not None:
+                    self.tell("gone", id=attempt, status=os.waitstatus_to_exitcode(status))
 
-    def _spawn(self, spec: Mapping[str, Any], pipe: int) -> int:
+
+class _Spawner:
+    """Starts a new interpreter for each worker."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def prepare(self, spec: Mapping[str, Any]) -> None:
+        """There is nothing that interpreters share."""
+
+    def start(self, spec: Mapping[str, Any]) -> Worker:
         command = [sys.executable, *process.interpreter_flags(), os.path.join(os.path.dirname(__file__), "__main__.py")]
+        pipes = _Pipes()
         child = subprocess.Popen(
-            [*command, "worker", self._folder, str(pipe), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            pass_fds=[pipe],
+            [*command, "worker", self._folder, *map(str, pipes.inner), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=pipes.inner,
             start_new_session=True,
         )
-        assert child.stdin is not None
-        child.stdin.write(json.dumps(spec).encode())
-        child.stdin.close()
-        child.returncode = 0  # the supervisor waits for it, Popen must not
-        return child.pid
+        child.returncode = 0  # the slot waits for it, Popen must not
+        worker = pipes.outer(child.pid)
+        worker.run(spec)
+        return worker
 
 
-def _forker(app: App, seeds: Seeds | None, events: socket.socket) -> Any:
-    def start(spec: Mapping[str, Any], pipe: int) -> int:
-        supervisor = os.getpid()
+class _Forker:
+    """Forks workers of this process, which has imported the app."""
+
+    def __init__(self, app: App, seeds: Seeds | None, *sockets: socket.socket) -> None:
+        self._app = app
+        self._seeds = seeds
+        self._sockets = sockets
+
+    def prepare(self, spec: Mapping[str, Any]) -> None:
+        self._app.prepare(spec["overrides"])
+
+    def start(self, spec: Mapping[str, Any]) -> Worker:
+        slot = os.getpid()
+        pipes = _Pipes()
         pid = os.fork()
         if pid:
-            return pid
+            return pipes.outer(pid)
         try:
             os.setsid()
             process.reset_signals()
-            process.die_with_parent(signal.SIGKILL, supervisor)
-            events.close()
-            worker.mark(spec)
-            if seeds is not None:
-                seeds.renew()
-            worker.run(app, spec, pipe)
+            process.die_with_parent(signal.SIGKILL, slot)
+            for end in self._sockets:
+                end.close()
+            reports, specs = pipes.kept()
+            if self._seeds is not None:
+                self._seeds.renew()
+            worker.run(self._app, spec, reports, specs)
         finally:
             os._exit(1)
 
-    return start
+
+class _Pipes:
+    """The two pipes between a slot and a worker: reports one way, attempts the other."""
+
+    def __init__(self) -> None:
+        self._reports, report = os.pipe()
+        spec, self._specs = os.pipe()
+        self.inner = report, spec
+        """the worker's ends"""
+
+    def outer(self, pid: int) -> Worker:
+        """In the slot: close the worker's ends; the worker as it is seen from here."""
+        for fd in self.inner:
+            os.close(fd)
+        os.set_blocking(self._reports, False)
+        return Worker(pid, self._reports, self._specs)
+
+    def kept(self) -> tuple[int, int]:
+        """In a forked worker: close the slot's ends; ours for reports and attempts."""
+        os.close(self._reports)
+        os.close(self._specs)
+        return self.inner
 
 
 def unsafe_to_fork() -> str | None:

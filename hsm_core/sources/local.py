@@ -79,10 +79,11 @@ class LocalSource(AgentSource):
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
         command = [found, *process.interpreter_flags(), str(agent)]
         mode = self.config.worker or self._sweep.config.worker
+        isolation = self.config.isolation or self._sweep.config.isolation
         Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             child = subprocess.Popen(
-                [*command, "agent", self._sweep.payload, self._sweep.records, mode, self._log],
+                [*command, "agent", self._sweep.payload, self._sweep.records, mode, isolation, self._log],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -18,6 +18,7 @@ KEYS = [
     "strategy",
     "seed",
     "worker",
+    "isolation",
     "timeout",
     "grace",
     "stream",

@@ -20,3 +20,9 @@ class TestLocalSpawn(SourceSuite):
     @pytest.fixture
     def source(self) -> Source:
         return LocalSource("local", SourceConfig(type="local", worker="spawn"), slots=2)
+
+
+class TestLocalReuse(SourceSuite):
+    @pytest.fixture
+    def source(self) -> Source:
+        return LocalSource("local", SourceConfig(type="local", isolation="reuse"), slots=2)

@@ -23,7 +23,16 @@ def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: 
     hsm = bench.directory / ".hsm"
     main = Path(hsm_core.remote.__file__).with_name("__main__.py")
     with subprocess.Popen(
-        [sys.executable, str(main), "agent", str(hsm / "payload"), str(hsm / "results"), "fork", str(tmp_path / "log")],
+        [
+            sys.executable,
+            str(main),
+            "agent",
+            str(hsm / "payload"),
+            str(hsm / "results"),
+            "fork",
+            "process",
+            str(tmp_path / "log"),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as agent:
@@ -33,7 +42,7 @@ def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: 
         (zygote,) = process.children(agent.pid)
         os.kill(zygote, signal.SIGSTOP)
         attempt = {"id": "task_001.1.1", "name": "task_001", "task": 0, "attempt": 1, "epoch": 1, "source": "local"}
-        attempt |= {"overrides": ["+do=return", "+value=1"], "timeout": None, "grace": 0.5}
+        attempt |= {"overrides": ["+do=return", "+value=1"], "timeout": None, "grace": 0.5, "memory": None}
         agent.stdin.write(json.dumps({"do": "run", "attempts": [attempt]}).encode() + b"\n")
         agent.stdin.close()
         try:

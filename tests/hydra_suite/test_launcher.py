@@ -14,12 +14,13 @@ from hydra_plugins.hydra_hsm.sweeper import HsmSweeper
 WAYS = [
     ("hsm", ["hydra.launcher.worker=fork"]),
     ("hsm", ["hydra.launcher.worker=spawn"]),
+    ("hsm", ["hydra.launcher.isolation=reuse"]),
     (
         "hsm",
         ["+hydra.launcher.compute_sources={a:{type:local,max_parallel_tasks:1},b:{type:local,max_parallel_tasks:1}}"],
     ),
 ]
-IDS = ["fork", "spawn", "two-sources"]
+IDS = ["fork", "spawn", "reuse", "two-sources"]
 
 
 def test_discovery() -> None:
