@@ -67,9 +67,13 @@ class App:
 
     def prepare(self, overrides: Sequence[str]) -> None:
         """Do now what the task with these overrides shares with others, so that forked children find it done."""
+        from hsm_core.remote.lean import parse_ahead
+
         base = self.composer.prepare(overrides)
         if base is not None:
             self.texts.text(base)
+            for part in ("job_logging", "sweep", "job"):
+                parse_ahead(base.hydra._get_node(part))
 
 
 Then = Callable[[App], NoReturn]

@@ -57,9 +57,7 @@ def _child(node: Any, parent: Any) -> Any:
     kind, old = type(node), node.__dict__
     if kind in LEAVES and len(old) == _LEAF_FIELDS:
         new = object.__new__(kind)
-        new.__dict__.update(
-            _metadata=_metadata(old["_metadata"]), _parent=parent, _flags_cache=None, _val=old["_val"]
-        )
+        new.__dict__.update(_metadata=_metadata(old["_metadata"]), _parent=parent, _flags_cache=None, _val=old["_val"])
         return new
     if kind is DictConfig or kind is ListConfig:
         return _container(kind, old, parent)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hsm_core.remote.plain_override import parse_overrides
+
 BASES = 64
 """sets of choices that are kept composed"""
 
@@ -85,12 +87,11 @@ class Composer:
         return self._parsed[1]
 
     def _take_apart(self, overrides: Sequence[str]) -> _Split | None:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.core.override_parser.types import OverrideType
         from hydra.errors import OverrideParseException
 
         try:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            parsed = parse_overrides(overrides)
         except OverrideParseException:
             return None
         plain = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)

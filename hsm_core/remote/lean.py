@@ -1,24 +1,29 @@
 """Hydra's own `run_job`, with cheaper parts that do the same.
 
 `run_job` copies the whole configuration four times and writes all of it as YAML, some 20 ms for a task that
-does nothing. The copies are made by `hsm_core.remote.clone` here, the texts by `hsm_core.remote.yaml_text`; what
-`run_job` does, and in which order, stays Hydra's.
+does nothing. The copies are made by `hsm_core.remote.clone` here, the texts by `hsm_core.remote.yaml_text`, and
+interpolations are parsed once; what `run_job` does, and in which order, stays Hydra's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import omegaconf.base
+from omegaconf import DictConfig, OmegaConf, grammar_parser
 
 from hsm_core.remote.clone import clone
 from hsm_core.remote.yaml_text import YamlTexts
 
 _LINES = ("1.3.", "1.4.")
 """the lines of Hydra whose `run_job` was read"""
+_TREES = 10_000
+"""parsed interpolations that are kept"""
 
 
 def make_lean(texts: YamlTexts) -> None:
@@ -28,6 +33,9 @@ def make_lean(texts: YamlTexts) -> None:
     from hydra.core import utils
     from hydra.core.hydra_config import HydraConfig
 
+    # Trees are only read. Those of the zygote are there in all its children.
+    interpolations: Any = omegaconf.base
+    interpolations.parse = _parse
     if not hydra.__version__.startswith(_LINES):
         return
 
@@ -40,6 +48,20 @@ def make_lean(texts: YamlTexts) -> None:
     parts.copy = SimpleNamespace(copy=copy.copy, deepcopy=clone)
     parts._save_config = save_config
     HydraConfig.set_config = _set_config  # type: ignore[method-assign]
+
+
+_parse = lru_cache(maxsize=_TREES)(grammar_parser.parse)
+
+
+def parse_ahead(node: Any) -> None:
+    """Parse the interpolations below a node, which each task is about to resolve."""
+    content = node.__dict__.get("_content")
+    for child in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        parse_ahead(child)
+    text = node.__dict__.get("_val")
+    if isinstance(text, str) and "${" in text:
+        with contextlib.suppress(Exception):  # whoever resolves it gets to hear of what is wrong with it
+            _parse(text)
 
 
 def _set_config(self: Any, cfg: DictConfig) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.remote.compose import Composer
+from hsm_core.remote.plain_override import parse_overrides
 
 FILES = {
     "config.yaml": """
@@ -187,3 +189,37 @@ def test_hydra_composes_once_for_all_values(
     for number in range(20):
         ours.compose([f"lr={number}", "db=postgres" if number % 2 else "db=mysql"], number)
     assert composed == [["db=mysql"], ["db=postgres"]]
+
+
+def by_grammar(override: str) -> Any:
+    try:
+        return OverridesParser.create().parse_overrides([override])
+    except OverrideParseException as e:
+        return str(e)
+
+
+names = st.from_regex(r"[\w+~@./$-]{0,4}[a-zA-Z_][\w./@:$-]{0,6}", fullmatch=True)
+values = st.one_of(
+    st.integers().map(str),
+    st.floats().map(str),
+    st.from_regex(r"[+-]?[0-9_.eE+-]{1,8}", fullmatch=True),
+    st.from_regex(r"[\w:/.,'\" $(){}=-]{0,8}", fullmatch=True),
+    st.sampled_from(["True", "NULL", "Inf", "nan", "٣", "é", "1_000", "007", "1.", ".5", "1e5", "a-b", "x ", ""]),
+)
+
+
+@given(st.one_of(st.builds("{}={}".format, names, values), st.sampled_from(ALL)))
+@settings(deadline=None, max_examples=int(os.environ.get("HSM_EXAMPLES", "300")))
+def test_plain_overrides_need_no_grammar(override: str) -> None:
+    try:
+        ours: Any = parse_overrides([override])
+    except OverrideParseException as e:
+        ours = str(e)
+    theirs = by_grammar(override)
+    assert repr(ours) == repr(theirs), "repr, since 1 == 1.0 == True"
+
+
+def test_which_overrides_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OverridesParser, "parse_overrides", lambda *args: pytest.fail("the grammar was asked"))
+    parsed = parse_overrides(["lr=0.1", "+model.size=3", "++a=-1e-3", "db=mysql"])
+    assert [override.value() for override in parsed] == [0.1, 3, -0.001, "mysql"]
