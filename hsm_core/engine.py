@@ -7,7 +7,6 @@ tells the listeners, and hands attempts to sources.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import queue
 import signal
@@ -15,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hsm_core import events as ev
 from hsm_core.backlog import Backlog
@@ -296,7 +297,7 @@ class Engine:
         left = self._attempts.pop(event.task).task
         task = self._tasks.get(event.task, left)
         outcome, delay = self._decide(task, event)
-        self.record(dataclasses.replace(event, outcome=outcome, retry_in=delay))
+        self.record(msgspec.structs.replace(event, outcome=outcome, retry_in=delay))
         if delay is None:
             self._tasks.pop(event.task, None)
             self._barred.pop(event.task, None)
@@ -318,12 +319,12 @@ class Engine:
         delay = retry_delay(self._config, outcome, known.failures, memory)
         if outcome.cause is Cause.OOM and delay is None:
             words = f"{outcome.message}{shortage_advice(self._config, memory)}"
-            outcome = dataclasses.replace(outcome, message=words)
+            outcome = msgspec.structs.replace(outcome, message=words)
         if outcome.cause is Cause.LOST and delay is None:
             where = outcome.host or (known.attempt.host if known.attempt else None) or "unknown host"
             hosts = ", ".join([*known.lost_on, f"{where} ({event.source})"])
             words = f"{outcome.message}; the task took {self._config.retry.lost} workers down with it, on {hosts}"
-            outcome = dataclasses.replace(outcome, message=words)
+            outcome = msgspec.structs.replace(outcome, message=words)
         return outcome, delay
 
     # --- the end before the end

@@ -8,10 +8,11 @@ with a default, keeps the version; anything an older reader would misread raises
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import msgspec
 
 from hsm_core.task import Outcome
 
@@ -19,11 +20,27 @@ FORMAT = 1
 """Version of the journal's format; the first event carries it."""
 
 
-@dataclass(frozen=True)
-class SweepStarted:
+def _kind(name: str) -> str:
+    return re.sub(r"(?<=.)(?=[A-Z])", "_", name).lower()
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="event", tag=_kind):
+    """Base of all events. A class below it is an event, by that alone; fields at their default are not written.
+
+    Nothing here refers back to itself, so there is nothing for the garbage collector to do (`gc=False`).
+    """
+
+    kind: ClassVar[str]
+    """the class's name in the journal: `attempt_started` for AttemptStarted"""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.kind = _kind(cls.__name__)
+
+
+class SweepStarted(Event, frozen=True):
     """A launcher opened the sweep: the first line of every journal."""
 
-    kind: ClassVar[str] = "sweep_started"
     id: str
     format: int
     hsm: str
@@ -41,87 +58,69 @@ class SweepStarted:
     config_hash: str | None = None
 
 
-@dataclass(frozen=True)
-class SweepResumed:
+class SweepResumed(Event, frozen=True):
     """A launcher opened the sweep again; attempts of earlier epochs are history."""
 
-    kind: ClassVar[str] = "sweep_resumed"
     epoch: int
     host: str
     pid: int
     argv: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class SourceStarted:
+class SourceStarted(Event, frozen=True):
     """A source is ready to run tasks."""
 
-    kind: ClassVar[str] = "source_started"
     source: str
     type: str
     slots: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class SourceDown:
+class SourceDown(Event, frozen=True):
     """A source can't run tasks now; what runs there is unknown, not lost."""
 
-    kind: ClassVar[str] = "source_down"
     source: str
     reason: str
     final: bool = False
     """it will not come back by itself"""
 
 
-@dataclass(frozen=True)
-class SourceUp:
+class SourceUp(Event, frozen=True):
     """A source that was down answers again."""
 
-    kind: ClassVar[str] = "source_up"
     source: str
 
 
-@dataclass(frozen=True)
-class SourceDisabled:
+class SourceDisabled(Event, frozen=True):
     """A source was taken out of the sweep by decision."""
 
-    kind: ClassVar[str] = "source_disabled"
     source: str
     reason: str
 
 
-@dataclass(frozen=True)
-class TasksPlanned:
+class TasksPlanned(Event, frozen=True):
     """The sweeper handed over this many tasks."""
 
-    kind: ClassVar[str] = "tasks_planned"
     count: int
 
 
-@dataclass(frozen=True)
-class TaskAdded:
+class TaskAdded(Event, frozen=True):
     """A task is known to the sweep and waits for a slot."""
 
-    kind: ClassVar[str] = "task_added"
     task: int
     key: str
     overrides: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class TaskReopened:
+class TaskReopened(Event, frozen=True):
     """A failed task is to be run again (`--retry-failed`)."""
 
-    kind: ClassVar[str] = "task_reopened"
     task: int
 
 
-@dataclass(frozen=True)
-class AttemptSubmitted:
+class AttemptSubmitted(Event, frozen=True):
     """Intent: written before the source hears of the attempt. `memory`: MiB it may use."""
 
-    kind: ClassVar[str] = "attempt_submitted"
     task: int
     attempt: int
     epoch: int
@@ -129,11 +128,9 @@ class AttemptSubmitted:
     memory: float | None = None
 
 
-@dataclass(frozen=True)
-class AttemptStarted:
+class AttemptStarted(Event, frozen=True):
     """The task function of the attempt is about to run."""
 
-    kind: ClassVar[str] = "attempt_started"
     task: int
     attempt: int
     epoch: int
@@ -143,15 +140,13 @@ class AttemptStarted:
     output_dir: str | None = None
 
 
-@dataclass(frozen=True)
-class AttemptFinished:
+class AttemptFinished(Event, frozen=True):
     """The attempt left a result record, or the source proved that there will be none.
 
     `retry_in` is the engine's decision, taken before this line was written: None ends the
     task with this outcome, a number of seconds puts it back among the pending.
     """
 
-    kind: ClassVar[str] = "attempt_finished"
     task: int
     attempt: int
     epoch: int
@@ -160,11 +155,9 @@ class AttemptFinished:
     retry_in: float | None = None
 
 
-@dataclass(frozen=True)
-class ResultStale:
+class ResultStale(Event, frozen=True):
     """A result of an attempt that is no longer the current one; kept on disk, ignored."""
 
-    kind: ClassVar[str] = "result_stale"
     task: int
     attempt: int
     epoch: int
@@ -172,106 +165,40 @@ class ResultStale:
     outcome: Outcome
 
 
-@dataclass(frozen=True)
-class StrategyFailed:
+class StrategyFailed(Event, frozen=True):
     """The distribution strategy raised or answered nonsense; round_robin goes on."""
 
-    kind: ClassVar[str] = "strategy_failed"
     strategy: str
     reason: str
 
 
-@dataclass(frozen=True)
-class CommandDone:
+class CommandDone(Event, frozen=True):
     """The engine's answer to a command of the control spool."""
 
-    kind: ClassVar[str] = "command_done"
     id: str
     command: str
     ok: bool
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(Event, frozen=True):
     """Something people should know; changes no state. `level` is a logging level's name."""
 
-    kind: ClassVar[str] = "note"
     level: str
     message: str
     source: str | None = None
     task: int | None = None
 
 
-@dataclass(frozen=True)
-class SweepFinished:
+class SweepFinished(Event, frozen=True):
     """The launcher is done with the sweep. `status`: finished, interrupted or stopped."""
 
-    kind: ClassVar[str] = "sweep_finished"
     status: str
     reason: str = ""
 
 
-Event = (
-    SweepStarted
-    | SweepResumed
-    | SourceStarted
-    | SourceDown
-    | SourceUp
-    | SourceDisabled
-    | TasksPlanned
-    | TaskAdded
-    | TaskReopened
-    | AttemptSubmitted
-    | AttemptStarted
-    | AttemptFinished
-    | ResultStale
-    | StrategyFailed
-    | CommandDone
-    | Note
-    | SweepFinished
-)
-
 SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | Note
 """What a source may post. The engine fills in `AttemptFinished.retry_in`."""
 
-_KINDS: dict[str, Any] = {cls.kind: cls for cls in Event.__args__}
-_FIELDS = {kind: tuple(f.name for f in dataclasses.fields(cls)) for kind, cls in _KINDS.items()}
-_TUPLES = frozenset({"argv", "overrides"})
-
-
-def to_json(event: Event) -> dict[str, Any]:
-    """The event as a JSON object, its kind under `event`; fields that are None are left out."""
-    out: dict[str, Any] = {"event": event.kind}
-    for name in _FIELDS[event.kind]:
-        value = getattr(event, name)
-        if value is None:
-            continue
-        out[name] = value.to_json() if isinstance(value, Outcome) else value
-    return out
-
-
-def from_json(data: Mapping[str, Any]) -> Event | None:
-    """The inverse of `to_json`; None for a kind this version does not know.
-
-    Fields this version does not know are ignored. Raises ValueError where a known event
-    lacks a field or holds one of the wrong shape.
-    """
-    cls = _KINDS.get(data.get("event", ""))
-    if cls is None:
-        return None
-    fields: dict[str, Any] = {}
-    try:
-        for name in _FIELDS[cls.kind]:
-            if name not in data:
-                continue
-            value = data[name]
-            if name == "outcome":
-                value = Outcome.from_json(value)
-            elif name in _TUPLES:
-                value = tuple(value)
-            fields[name] = value
-        event: Event = cls(**fields)
-    except (TypeError, KeyError, AttributeError) as e:
-        raise ValueError(f"event '{cls.kind}' is incomplete or malformed: {e}") from e
-    return event
+KINDS: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+"""All events, by what the journal calls them."""

@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from hsm_core import events as ev
 from hsm_core.task import Outcome, TaskState
 
+# In a module's own names: each of them is looked up millions of times in a long replay.
+PENDING, SUBMITTED, RUNNING, COMPLETED, FAILED = TaskState
 
-@dataclass
-class AttemptRecord:
+
+class AttemptRecord(msgspec.Struct, gc=False):
     """An attempt as the journal tells it. Times are the journal's, seconds since 1970."""
 
     number: int
@@ -34,17 +38,16 @@ class AttemptRecord:
     """MiB it may use; None: no limit"""
 
 
-@dataclass
-class TaskRecord:
+class TaskRecord(msgspec.Struct, gc=False):
     """A task and its latest attempt."""
 
     index: int
     key: str
     overrides: tuple[str, ...]
-    state: TaskState = TaskState.PENDING
+    state: TaskState = PENDING
     attempt: AttemptRecord | None = None
     """the current attempt, or the last one when the task is pending or ended"""
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, int] = msgspec.field(default_factory=dict)
     """failed attempts by cause"""
     lost_on: tuple[str, ...] = ()
     """`host (source)` of every lost attempt, in order"""
@@ -55,7 +58,7 @@ class TaskRecord:
         return self.attempt.outcome if self.attempt is not None and self.state.terminal else None
 
 
-@dataclass
+@dataclass(slots=True)
 class SourceRecord:
     """A source and what it did in this sweep."""
 
@@ -109,13 +112,7 @@ class SweepState:
 
 def is_current(state: SweepState, event: ev.AttemptStarted | ev.AttemptFinished) -> bool:
     """Whether the event speaks of the task's current attempt, and the attempt still runs."""
-    task = state.tasks.get(event.task)
-    return (
-        task is not None
-        and task.state.active
-        and task.attempt is not None
-        and (task.attempt.number, task.attempt.epoch, task.attempt.source) == (event.attempt, event.epoch, event.source)
-    )
+    return _current(state, event) is not None
 
 
 def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
@@ -131,16 +128,29 @@ def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
     return state
 
 
+def _current(state: SweepState, e: ev.AttemptStarted | ev.AttemptFinished) -> tuple[TaskRecord, AttemptRecord] | None:
+    """The task and its attempt of which the event speaks, while that is the current one and still runs."""
+    task = state.tasks.get(e.task)
+    if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
+        return None
+    attempt = task.attempt
+    if attempt is None or attempt.number != e.attempt or attempt.epoch != e.epoch or attempt.source != e.source:
+        return None
+    return task, attempt
+
+
 def _move(state: SweepState, task: TaskRecord, to: TaskState) -> None:
-    state.counts[task.state] -= 1
-    state.counts[to] += 1
+    counts = state.counts
+    counts[task.state] -= 1
+    counts[to] += 1
     task.state = to
 
 
 def _source(state: SweepState, name: str) -> SourceRecord:
-    if name not in state.sources:
-        state.sources[name] = SourceRecord(name, "unknown", 0)
-    return state.sources[name]
+    source = state.sources.get(name)
+    if source is None:
+        source = state.sources[name] = SourceRecord(name, "unknown", 0)
+    return source
 
 
 def _sweep_started(state: SweepState, e: ev.SweepStarted, at: float) -> None:
@@ -185,64 +195,66 @@ def _tasks_planned(state: SweepState, e: ev.TasksPlanned, at: float) -> None:
 def _task_added(state: SweepState, e: ev.TaskAdded, at: float) -> None:
     if e.task not in state.tasks:
         state.tasks[e.task] = TaskRecord(e.task, e.key, e.overrides)
-        state.counts[TaskState.PENDING] += 1
+        state.counts[PENDING] += 1
 
 
 def _task_reopened(state: SweepState, e: ev.TaskReopened, at: float) -> None:
     task = state.tasks.get(e.task)
-    if task is not None and task.state is TaskState.FAILED:
-        _move(state, task, TaskState.PENDING)
+    if task is not None and task.state is FAILED:
+        _move(state, task, PENDING)
         task.failures.clear()
         task.lost_on = ()
 
 
 def _attempt_submitted(state: SweepState, e: ev.AttemptSubmitted, at: float) -> None:
     task = state.tasks.get(e.task)
-    if task is None or task.state is not TaskState.PENDING:
+    if task is None or task.state is not PENDING:
         return
-    if task.attempt is not None and (e.attempt, e.epoch) <= (task.attempt.number, task.attempt.epoch):
+    last = task.attempt
+    if last is not None and (e.attempt, e.epoch) <= (last.number, last.epoch):
         return
-    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, submitted_at=at, memory=e.memory)
-    _move(state, task, TaskState.SUBMITTED)
+    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, at, memory=e.memory)
+    _move(state, task, SUBMITTED)
     source = _source(state, e.source)
     source.active += 1
     source.submitted += 1
 
 
 def _attempt_started(state: SweepState, e: ev.AttemptStarted, at: float) -> None:
-    if not is_current(state, e):
+    current = _current(state, e)
+    if current is None:
         return
-    task = state.tasks[e.task]
-    assert task.attempt is not None
-    if task.state is TaskState.SUBMITTED:
-        task.attempt.started_at = at
-        _move(state, task, TaskState.RUNNING)
-    task.attempt.host, task.attempt.pid, task.attempt.output_dir = e.host, e.pid, e.output_dir
+    task, attempt = current
+    if task.state is SUBMITTED:
+        attempt.started_at = at
+        _move(state, task, RUNNING)
+    attempt.host, attempt.pid, attempt.output_dir = e.host, e.pid, e.output_dir
 
 
 def _attempt_finished(state: SweepState, e: ev.AttemptFinished, at: float) -> None:
-    if not is_current(state, e):
+    current = _current(state, e)
+    if current is None:
         return
-    task = state.tasks[e.task]
-    assert task.attempt is not None
-    task.attempt.outcome, task.attempt.ended_at = e.outcome, at
-    task.attempt.output_dir = e.outcome.output_dir or task.attempt.output_dir
-    source = _source(state, task.attempt.source)
+    task, attempt = current
+    outcome = e.outcome
+    attempt.outcome, attempt.ended_at = outcome, at
+    attempt.output_dir = outcome.output_dir or attempt.output_dir
+    source = _source(state, attempt.source)
     source.active -= 1
-    source.busy_seconds += e.outcome.duration or 0.0
-    if e.outcome.completed:
+    source.busy_seconds += outcome.duration or 0.0
+    if outcome.status is COMPLETED:
         source.completed += 1
-        _move(state, task, TaskState.COMPLETED)
+        _move(state, task, COMPLETED)
         return
     source.failed += 1
-    cause = e.outcome.cause.value if e.outcome.cause is not None else "error"
+    cause = outcome.cause.value if outcome.cause is not None else "error"
     if cause == "lost" and e.epoch < state.epoch:
         # It went down with its launcher; that is no mark against the task.
         cause = "cancelled"
-    task.failures[cause] += 1
+    task.failures[cause] = task.failures.get(cause, 0) + 1
     if cause == "lost":
-        task.lost_on += (f"{e.outcome.host or task.attempt.host or 'unknown host'} ({task.attempt.source})",)
-    _move(state, task, TaskState.FAILED if e.retry_in is None else TaskState.PENDING)
+        task.lost_on += (f"{outcome.host or attempt.host or 'unknown host'} ({attempt.source})",)
+    _move(state, task, FAILED if e.retry_in is None else PENDING)
 
 
 def _result_stale(state: SweepState, e: ev.ResultStale, at: float) -> None:

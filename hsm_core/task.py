@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 
 class Cause(str, enum.Enum):
@@ -33,11 +35,15 @@ class TaskState(str, enum.Enum):
 
     @property
     def terminal(self) -> bool:
-        return self in (TaskState.COMPLETED, TaskState.FAILED)
+        return self in _TERMINAL
 
     @property
     def active(self) -> bool:
-        return self in (TaskState.SUBMITTED, TaskState.RUNNING)
+        return self in _ACTIVE
+
+
+_TERMINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED})
+_ACTIVE = frozenset({TaskState.SUBMITTED, TaskState.RUNNING})
 
 
 def task_name(index: int) -> str:
@@ -121,8 +127,7 @@ def attempt_id(index: int, number: int, epoch: int) -> str:
     return f"{task_name(index)}.{number}.{epoch}"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How an attempt ended, as its result record says (see `hsm_core.remote.record`)."""
 
     status: TaskState
@@ -148,41 +153,6 @@ class Outcome:
     def completed(self) -> bool:
         return self.status is TaskState.COMPLETED
 
-    def to_json(self) -> dict[str, Any]:
-        """Only what is set, with enums as their text."""
-        out: dict[str, Any] = {"status": self.status.value}
-        if self.cause is not None:
-            out["cause"] = self.cause.value
-        for name in _PLAIN:
-            value = getattr(self, name)
-            if value is not None and (name, value) != ("message", ""):
-                out[name] = value
-        return out
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """The inverse of `to_json`; unknown keys are ignored. Raises ValueError on a bad status or cause."""
-        cause = data.get("cause")
-        return cls(
-            status=TaskState(data["status"]),
-            cause=None if cause is None else Cause(cause),
-            **{name: data[name] for name in _PLAIN if name in data},
-        )
-
     @classmethod
     def failed(cls, cause: Cause, message: str, **facts: Any) -> Outcome:
         return cls(status=TaskState.FAILED, cause=cause, message=message, **facts)
-
-
-_PLAIN = (
-    "message",
-    "exit_code",
-    "signal",
-    "duration",
-    "peak_memory",
-    "host",
-    "output_dir",
-    "return_value",
-    "warning",
-    "record",
-)

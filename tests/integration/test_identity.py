@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def values(shared_app: App) -> dict[str, dict[str, Any]]:
     cases = ["lock", "generator", "unpicklable", "unloadable", "silent", "odd", "key", "local", "large"]
     cases += ["not_a_number", "tuple", "text", "number", "none", "keys", "array", "loop", "deep"]
     sweep = shared_app.sweep("hydra/sweeper=probe", *(f"case={case}" for case in cases))
-    outcomes = [sweep.outcome(task).to_json() for task in range(len(cases))]
+    outcomes = [msgspec.to_builtins(sweep.outcome(task)) for task in range(len(cases))]
     returned = [told[2:] for told in shared_app.returned()]
     return {case: {**o, "returned": r} for case, o, r in zip(cases, outcomes, returned, strict=True)}
 

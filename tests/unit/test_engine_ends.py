@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core import events as ev
 from hsm_core.config import ComputeConfig, HsmConfig

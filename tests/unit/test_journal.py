@@ -15,7 +15,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hsm_core import events as ev
 from hsm_core.exceptions import JournalError, SweepExists
@@ -145,7 +145,7 @@ def test_a_journal_of_format_1_is_still_read(path: Path) -> None:
     path.write_text(FORMAT_1)
     found = replay(path)
     kinds = {entry.event.kind for entry in Tail(path).poll() if entry.event is not None}
-    assert kinds == {cls.kind for cls in ev.Event.__args__}
+    assert kinds == set(ev.KINDS)
     assert (found.seq, found.torn, found.state.epoch, found.state.stale) == (22, False, 2, 1)
     assert [task.state for task in found.state.tasks.values()] == [TaskState.COMPLETED, TaskState.PENDING]
     outcome = found.state.tasks[0].outcome
@@ -282,7 +282,7 @@ def test_nesting_that_no_reader_takes_is_cut(path: Path, depth: int) -> None:
 @settings(deadline=None, max_examples=100)
 def test_every_value_makes_one_readable_line(value: Any, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("sweep") / "journal.jsonl"
-    write(path, [STARTED, ev.Note("INFO", value), ev.Note("INFO", "after")])
+    write(path, [STARTED, ev.SourceStarted("local", "local", 1, {"value": value}), ev.Note("INFO", "after")])
     assert path.read_bytes().isascii()
     assert replay(path).seq == 3
 
@@ -525,7 +525,7 @@ def test_damage_in_the_middle_is_told_with_its_place_and_a_way_out(path: Path, b
         ('{"seq":4,"t":"2026-01-15T14:30:22.000001Z","event":"source_up","source":"a"}', "seq is 4 where 3 must come"),
         ('{"seq":2,"t":"2026-01-15T14:30:22.000001Z","event":"source_up","source":"a"}', "seq is 2 where 3 must come"),
         ('{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"source_up"}', "event 'source_up'.*source"),
-        ('{"seq":3,"t":"yesterday","event":"source_up","source":"a"}', "time 'yesterday' is not like 2026-"),
+        ('{"seq":3,"t":"yesterday","event":"source_up","source":"a"}', "event 'source_up'.*datetime"),
         ('{"seq":3,"t":"2026-99-99T14:30:22.000001Z","event":"source_up","source":"a"}', "event 'source_up'"),
         (
             '{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"attempt_finished","task":0,"attempt":1,"epoch":1,'
@@ -579,9 +579,10 @@ def test_a_newer_format_is_told_even_if_its_first_event_looks_different(path: Pa
         replay(path)
 
 
-@pytest.mark.parametrize("version", [0, None, "1"])
-def test_a_journal_without_a_format_is_damaged(path: Path, version: Any) -> None:
-    write(path, [replace(STARTED, format=version)])
+@pytest.mark.parametrize("version", ['"format":0,', "", '"format":null,', '"format":"1",'])
+def test_a_journal_without_a_format_is_damaged(path: Path, version: str) -> None:
+    write(path, [STARTED])
+    path.write_text(path.read_text().replace('"format":1,', version))
     with pytest.raises(JournalError, match=r":1: .* names no format"):
         replay(path)
 

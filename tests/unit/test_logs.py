@@ -6,11 +6,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from hsm_core import events as ev
 from hsm_core.config import LoggingConfig
