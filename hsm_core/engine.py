@@ -228,7 +228,11 @@ class Engine:
     # --- what happens
 
     def _wait(self) -> None:
-        """Handle everything that is in the queue, waiting for the first of it."""
+        """Handle everything that is in the queue, waiting for the first of it.
+
+        What that brings is synced with the intents that follow from it, or before the next wait.
+        """
+        self._journal.sync()
         now = time.monotonic()
         moments = [now + HEARTBEAT, self._backlog.wakes_at]
         if self._ending is not None:
@@ -247,7 +251,6 @@ class Engine:
                 message = self._queue.get_nowait()
             except queue.Empty:
                 break
-        self._journal.sync()
         if time.monotonic() >= self._next_look:
             self._look_at_spool()
 

@@ -7,7 +7,6 @@ it: a copy per event would make a sweep of N tasks cost N squared.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +91,8 @@ class SweepState:
     """tasks the sweepers announced"""
     tasks: dict[int, TaskRecord] = field(default_factory=dict)
     sources: dict[str, SourceRecord] = field(default_factory=dict)
-    counts: Counter[TaskState] = field(default_factory=Counter)
+    counts: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
+    """tasks in each state"""
     stale: int = 0
     last_event_at: float | None = None
 
@@ -128,15 +128,15 @@ def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
     return state
 
 
-def _current(state: SweepState, e: ev.AttemptStarted | ev.AttemptFinished) -> tuple[TaskRecord, AttemptRecord] | None:
-    """The task and its attempt of which the event speaks, while that is the current one and still runs."""
+def _current(state: SweepState, e: ev.AttemptStarted | ev.AttemptFinished) -> AttemptRecord | None:
+    """The attempt of which the event speaks, while that is its task's current one and still runs."""
     task = state.tasks.get(e.task)
     if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
         return None
     attempt = task.attempt
     if attempt is None or attempt.number != e.attempt or attempt.epoch != e.epoch or attempt.source != e.source:
         return None
-    return task, attempt
+    return attempt
 
 
 def _move(state: SweepState, task: TaskRecord, to: TaskState) -> None:
@@ -221,10 +221,10 @@ def _attempt_submitted(state: SweepState, e: ev.AttemptSubmitted, at: float) -> 
 
 
 def _attempt_started(state: SweepState, e: ev.AttemptStarted, at: float) -> None:
-    current = _current(state, e)
-    if current is None:
+    attempt = _current(state, e)
+    if attempt is None:
         return
-    task, attempt = current
+    task = state.tasks[e.task]
     if task.state is SUBMITTED:
         attempt.started_at = at
         _move(state, task, RUNNING)
@@ -232,11 +232,10 @@ def _attempt_started(state: SweepState, e: ev.AttemptStarted, at: float) -> None
 
 
 def _attempt_finished(state: SweepState, e: ev.AttemptFinished, at: float) -> None:
-    current = _current(state, e)
-    if current is None:
+    attempt = _current(state, e)
+    if attempt is None:
         return
-    task, attempt = current
-    outcome = e.outcome
+    task, outcome = state.tasks[e.task], e.outcome
     attempt.outcome, attempt.ended_at = outcome, at
     attempt.output_dir = outcome.output_dir or attempt.output_dir
     source = _source(state, attempt.source)

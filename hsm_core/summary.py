@@ -80,7 +80,7 @@ def figures(state: SweepState, owner: OwnerInfo | None = None) -> Figures:
         total=state.total,
         success_rate=completed / ended if ended else None,
         eta=remaining_seconds(state) if status == "running" else None,
-        sources=tuple(_source_figures(source) for source in state.sources.values()),
+        sources=tuple(_source_figures(source) for source in _sources(state)),
     )
 
 
@@ -118,7 +118,7 @@ def remaining_seconds(state: SweepState) -> float | None:
 
     None when nothing has ended yet, or no source can take a task.
     """
-    sources = state.sources.values()
+    sources = _sources(state)
     attempts = sum(source.completed + source.failed for source in sources)
     slots = sum(source.slots for source in sources if source.down is None and source.disabled is None)
     left = state.total - state.ended
@@ -126,6 +126,11 @@ def remaining_seconds(state: SweepState) -> float | None:
         return None
     mean = sum(source.busy_seconds for source in sources) / attempts
     return mean * left / min(slots, left) if left else 0.0
+
+
+def _sources(state: SweepState) -> list[SourceRecord]:
+    # A list made at once: the display asks from its own thread, while the engine may get to know another source.
+    return list(state.sources.values())
 
 
 def _source_figures(source: SourceRecord) -> SourceFigures:

@@ -20,7 +20,7 @@ from hsm_core.event_text import Line, accepted, ended, level_number, line
 from hsm_core.listeners.error_files import error_path
 from hsm_core.listeners.terminal import LiveLine, PlainLines
 from hsm_core.state import SweepState
-from hsm_core.summary import Figures, count_words, eta_words, figures
+from hsm_core.summary import count_words, eta_words, figures
 from hsm_core.task import Cause, task_name
 from hsm_core.task_files import STDERR, output_folder, traceback_text
 from hsm_core.text import clock, printable
@@ -35,6 +35,8 @@ _WORTH_SEEING = (
     ev.SweepFinished,
 )
 """Events told at level INFO; of all others only the warnings and errors are, unless the level is DEBUG."""
+_ROUTINE = (ev.TaskAdded, ev.AttemptSubmitted, ev.AttemptStarted)
+"""events that are never warnings: most of a sweep's"""
 
 
 class Progress:
@@ -47,7 +49,7 @@ class Progress:
         self._directory = directory
         self._threshold = level_number(level)
         self._shown: dict[bytes, str] = {}
-        self._figures: Figures | None = None
+        self._state: SweepState | None = None
         self._begun = time.monotonic()
         self._ended = 0
         self._told: tuple[int, float] = (0, 0.0)
@@ -59,19 +61,18 @@ class Progress:
     def __call__(self, event: ev.Event, state: SweepState, at: float) -> None:
         if self._out is None:
             return
-        now = figures(state)
-        if self._figures is None:
-            self._told = (_tenth(now), at)
-        self._figures = now
+        if self._state is None:
+            self._told = (_tenth(state), at)
+        self._state = state
         done = ended(event, state) is not None
         self._ended += done
         try:
             self._out.open()
             for text, level in self._lines(event, state, at):
                 self._out.say(text, level)
-            if not self._live and self._due(now, done, at):
+            if not self._live and self._due(state, done, at):
                 self._out.say(f"[{clock(at)}] {self.status()}", logging.INFO)
-                self._told = (_tenth(now), at)
+                self._told = (_tenth(state), at)
         except OSError:
             # The terminal or the reader of the pipe is gone; the sweep needs neither.
             self._out = None
@@ -83,10 +84,13 @@ class Progress:
             out.close()
 
     def status(self) -> str:
-        """How far the sweep is, in one line; empty before the first event."""
-        now = self._figures
-        if now is None:
+        """How far the sweep is, in one line; empty before the first event.
+
+        The live line asks for it from a thread of its own.
+        """
+        if self._state is None:
             return ""
+        now = figures(self._state)
         parts = [count_words(now)]
         seconds = time.monotonic() - self._begun
         if self._ended and seconds > 0:
@@ -94,11 +98,13 @@ class Progress:
             parts.append(f"{rate:.1f} tasks/s" if rate >= 1 else f"{rate * 60:.1f} tasks/min")
         return ", ".join([*parts, eta_words(now)]).removesuffix(", ")
 
-    def _due(self, now: Figures, done: bool, at: float) -> bool:
+    def _due(self, state: SweepState, done: bool, at: float) -> bool:
         tenth, when = self._told
-        return (done and _tenth(now) != tenth) or (now.active > 0 and abs(at - when) >= _EVERY_SECONDS)
+        return (done and _tenth(state) != tenth) or (state.active > 0 and abs(at - when) >= _EVERY_SECONDS)
 
     def _lines(self, event: ev.Event, state: SweepState, at: float) -> Iterator[tuple[str, int]]:
+        if isinstance(event, _ROUTINE) and self._threshold > logging.DEBUG:
+            return
         told = line(event, state)
         if told is None or not self._wanted(event, told):
             return
@@ -140,5 +146,5 @@ class Progress:
             yield f"  to run the failed tasks again: hsm complete {printable(now.id)} --retry-failed"
 
 
-def _tenth(now: Figures) -> int:
-    return int(now.fraction * 10)
+def _tenth(state: SweepState) -> int:
+    return 10 * state.ended // state.total if state.total else 0

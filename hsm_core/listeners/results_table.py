@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -73,24 +73,25 @@ class ResultsTable:
         self._loaded = True
         self._rows.clear()
         tasks = [task for task in state.tasks.values() if task.state.terminal]
-        for task in tasks:
-            self._keys.update(dict.fromkeys(parameters(task.overrides)))
-        self._rows.update((task.index, self._row(task)) for task in tasks)
+        own = [parameters(task.overrides) for task in tasks]
+        for names in own:
+            self._keys.update(dict.fromkeys(names))
+        self._rows.update((task.index, self._row(task, values)) for task, values in zip(tasks, own, strict=True))
 
     def _put(self, task: TaskRecord, state: SweepState) -> None:
-        if not self._keys.keys() >= parameters(task.overrides).keys():
+        own = parameters(task.overrides)
+        if not self._keys.keys() >= own.keys():
             self._set_aside()
             self._load(state)
             return
-        self._rows[task.index] = self._row(task)
+        self._rows[task.index] = self._row(task, own)
         if self._file is not None:
             self._file.write(self._rows[task.index])
             self._file.flush()
 
-    def _row(self, task: TaskRecord) -> str:
+    def _row(self, task: TaskRecord, own: Mapping[str, str]) -> str:
         outcome, attempt = task.outcome, task.attempt
         assert outcome is not None and attempt is not None, "only ended tasks have a row"
-        own = parameters(task.overrides)
         return _csv_line(
             task_name(task.index),
             outcome.status.value,

@@ -183,6 +183,48 @@ def test_the_journal_has_an_attempt_on_the_disk_before_its_source_hears_of_it(
         assert len(checked) == 21
 
 
+def test_outcomes_and_the_intents_that_follow_reach_the_disk_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, syncs = os.fsync, 0
+
+    def fsync(fd: int) -> None:
+        nonlocal syncs
+        real(fd)
+        syncs += 1
+
+    with Rig(tmp_path, FakeSource("a", 4)) as rig:
+        rig.run(4)
+        monkeypatch.setattr(os, "fsync", fsync)
+        rig.run(40)
+        # One for each batch of four, and what is left for the end.
+        assert 10 <= syncs <= 11
+
+
+def test_an_outcome_reaches_the_disk_before_the_engine_waits_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, 0
+
+    def fsync(fd: int) -> None:
+        nonlocal synced
+        real(fd)
+        synced = os.fstat(fd).st_size
+
+    def look() -> None:
+        if rig.ended(0) is not None and b'"attempt_finished","task":0' in rig.journal_path.read_bytes()[:synced]:
+            source.finish(1)
+            rig.idle = lambda: None
+
+    source = FakeSource("a", 2, held)
+    with Rig(tmp_path, source) as rig:
+        monkeypatch.setattr(os, "fsync", fsync)
+        rig.idle = look
+        rig.once(ev.AttemptStarted, lambda e: source.finish(0), task=1)
+        rig.run(2)
+        assert rig.ended(1) == DONE
+
+
 def test_attempts_go_out_in_batches(tmp_path: Path) -> None:
     source = FakeSource("a", 10, held)
     batches: list[int] = []

@@ -189,7 +189,7 @@ class Laws:
             if event.retry_in is None:
                 assert event.task not in self.ended, "a task ends once"
                 self.ended[event.task] = event.outcome
-        assert +state.counts == Counter(task.state for task in state.tasks.values())
+        assert Counter(state.counts) == Counter(task.state for task in state.tasks.values())
         assert state.counts[TaskState.PENDING] + state.active + state.ended == len(state.tasks)
         assert state.active == len(self.running) == sum(source.active for source in state.sources.values())
         assert state.ended == len(self.ended)

@@ -145,7 +145,7 @@ def test_counts_add_up_to_the_tasks_and_slots_to_the_active_attempts(history: li
     state = SweepState()
     for at, event in enumerate(history):
         apply(state, event, float(at))
-        assert +state.counts == Counter(task.state for task in state.tasks.values())
+        assert Counter(state.counts) == Counter(task.state for task in state.tasks.values())
         assert min(state.counts.values(), default=0) >= 0
         assert state.counts[TaskState.PENDING] + state.active + state.ended == len(state.tasks) <= state.total
         for source in state.sources.values():
