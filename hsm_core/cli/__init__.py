@@ -12,6 +12,7 @@ from hsm_core.cli.audit import audit
 from hsm_core.cli.cancel import cancel
 from hsm_core.cli.complete import complete
 from hsm_core.cli.group import HsmGroup
+from hsm_core.cli.journal import journal
 from hsm_core.cli.monitor import monitor
 from hsm_core.cli.results import results
 from hsm_core.cli.run import run
@@ -24,7 +25,7 @@ def hsm() -> None:
     """Run one Hydra sweep over every computer you have."""
 
 
-for _command in (run, complete, monitor, sweeps, results, cancel, audit):
+for _command in (run, complete, monitor, sweeps, results, cancel, audit, journal):
     hsm.add_command(_command)
 
 

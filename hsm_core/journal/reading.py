@@ -16,6 +16,7 @@ from hsm_core.events import FORMAT, Event, SweepStarted
 from hsm_core.exceptions import JournalError
 from hsm_core.journal.lines import Line, Unknown, decode, decode_block, line_of, seconds
 from hsm_core.state import SweepState, apply
+from hsm_core.text import plural
 
 _BLOCK = 1 << 16  # bytes
 
@@ -99,6 +100,8 @@ class Reader:
         self.offset = offset
         self.unreadable: bytes | None = None
         """the line that could not be read, where `blocks` ended with one"""
+        self.problem = ""
+        """what is wrong with the line that comes next, where that is damaged"""
 
     def blocks(self, file: BinaryIO) -> Iterator[Sequence[Line]]:
         """The lines from here on, many at a time, up to the end or a line that is no record; the file is behind that.
@@ -145,15 +148,16 @@ class Reader:
 
     def damaged(self, why: str) -> JournalError:
         """The error for the line that comes next."""
-        number, path = self.seq + 1, shlex.quote(str(self.path))
+        self.problem = why
         way_out = "start the sweep anew."
         if self.seq:
+            sweep = shlex.quote(str(self.path.parent.parent))
             way_out = (
-                f"keep only the {self.seq} good lines before it (head -c {self.offset} {path} > good.jsonl, then move "
-                "that in its place): `hsm complete` then runs the tasks which they do not tell as ended."
+                f"`hsm journal repair {sweep}` keeps the {plural(self.seq, 'good line')} before it; "
+                "`hsm complete` then runs the tasks which they do not tell as ended."
             )
         return JournalError(
-            f"{self.path}:{number}: the line at byte {self.offset} is damaged: {why}. "
+            f"{self.path}:{self.seq + 1}: the line at byte {self.offset} is damaged: {why}. "
             f"Restore the file from a backup, or {way_out}"
         )
 

@@ -69,7 +69,8 @@ class Journal:
     def append(self, event: Event) -> float:
         """Hand one event to the operating system, as a whole line; returns the time written (seconds since 1970).
 
-        Raises OSError when it can't be written: then the journal is as before, and a later append may work.
+        Raises OSError when it can't be written, ValueError for an event that could not be read back: then the journal
+        is as before, and a later append may work.
         """
         if self._lost:
             raise OSError(errno.EIO, "an earlier sync failed; resume the sweep to go on", str(self.path))
