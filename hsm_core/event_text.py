@@ -138,7 +138,8 @@ def _attempt_submitted(e: ev.AttemptSubmitted, state: SweepState) -> Line:
 def _attempt_started(e: ev.AttemptStarted, state: SweepState) -> Line | None:
     if _attempt(e, state) is None:
         return None
-    text = f"Task {task_name(e.task)} started on {printable(e.source)}{_numbered(e.attempt)}"
+    devices = f" with GPU {printable(', '.join(e.gpus))}" if e.gpus else ""
+    text = f"Task {task_name(e.task)} started on {printable(e.source)}{_numbered(e.attempt)}{devices}"
     return Line(logging.INFO, text, e.source, e.task)
 
 

@@ -9,7 +9,7 @@ with a default, keeps the version; anything an older reader would misread raises
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -129,7 +129,7 @@ class AttemptSubmitted(Event, frozen=True):
 
 
 class AttemptStarted(Event, frozen=True):
-    """The task function of the attempt is about to run."""
+    """The task function of the attempt is about to run. `gpus`: those it leased, as CUDA_VISIBLE_DEVICES names them."""
 
     task: int
     attempt: int
@@ -138,6 +138,7 @@ class AttemptStarted(Event, frozen=True):
     host: str | None = None
     pid: int | None = None
     output_dir: str | None = None
+    gpus: Sequence[str] | None = None
 
 
 class AttemptFinished(Event, frozen=True):

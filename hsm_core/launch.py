@@ -53,7 +53,7 @@ def choose_sources(config: HsmConfig) -> Lanes:
     strategy = load_strategy(config.strategy or default, seed=config.seed, base=Path.cwd())
     lanes = {}
     for selected in chosen:
-        source = load_source(selected)
+        source = load_source(selected, config.gpus_per_task)
         weight = selected.config.weight
         lanes[selected.name] = Lane(source, float(source.slots) if weight is None else weight, selected.rank)
     return Lanes(lanes, strategy)

@@ -137,7 +137,7 @@ class Session:
         fresh = (
             itertools.count(max(self.state.tasks, default=-1) + 1) if self._resumed else itertools.count(first_index)
         )
-        needs_gpu = self._config.gpus_per_task > 0
+        needs_gpu = bool(self._config.gpus_per_task)
         for job in jobs:
             overrides = tuple(job)
             key = task_key(overrides)
@@ -177,7 +177,7 @@ class Session:
         for task in self.state.tasks.values():
             if task.state.active and task.attempt is not None:
                 last = task.attempt
-                again = Task(task.index, task.overrides, task.key, self._config.gpus_per_task > 0)
+                again = Task(task.index, task.overrides, task.key, bool(self._config.gpus_per_task))
                 limits = self._config.timeout, self._config.grace
                 attempt = Attempt(again, last.number, last.epoch, last.source, *limits)
                 left.setdefault(last.source, []).append(attempt)

@@ -1,10 +1,15 @@
-"""What all tests share: a state directory of their own, so that no test sees the user's sweeps."""
+"""What all tests share: a state directory of their own, so that no test sees the user's sweeps; GPUs made of paper."""
 
 from __future__ import annotations
 
+import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hsm_core.remote import leases
 
 pytest.register_assert_rewrite("hsm_core.testing")
 
@@ -16,3 +21,31 @@ def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     return home
+
+
+class FakeGpus:
+    """Four GPUs by the word of an `nvidia-smi` that comes first in PATH. Nobody else on this host has their UUIDs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uuids = [f"GPU-{uuid.uuid4()}" for _ in range(4)]
+        self.folder = folder
+        lines = [f"GPU {i}: NVIDIA A100-SXM4-40GB (UUID: {name})" for i, name in enumerate(self.uuids)]
+        program = folder / "nvidia-smi"
+        program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+        program.chmod(0o755)
+
+    def lock_file(self, index: int) -> Path:
+        """The real one, where users of this host would share this GPU."""
+        return Path(leases._folder(), f"hsm-gpu-{self.uuids[index]}.lock")
+
+
+@pytest.fixture
+def fake_gpus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
+    """GPUs 0 to 3, for this process and all it starts."""
+    made = FakeGpus(tmp_path_factory.mktemp("gpus"))
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    yield made
+    for index in range(4):
+        made.lock_file(index).unlink(missing_ok=True)

@@ -154,12 +154,25 @@ def _priority(value: str | int) -> str | None:
 
 def _gpus(value: str | int | list[Any]) -> str | Places | None:
     if isinstance(value, list):
-        return [((i,), f"{shown(gpu)} is no index or UUID of a GPU") for i, gpu in enumerate(value) if not _gpu(gpu)]
-    return None if _gpu(value) else f"must be a number of GPUs, a list of them or a word, not {shown(value)}"
+        found = [((i,), _no_gpu(gpu)) for i, gpu in enumerate(value)]
+        return [(at, problem) for at, problem in found if problem is not None]
+    if value == "auto" or (isinstance(value, int) and value >= 0):
+        return None
+    hint = f"; write [{value}]" if _no_gpu(value) is None else advice(value, int) or _like_auto(value)
+    return f"must be auto, a number of GPUs, or a list of indices or UUIDs, not {shown(value)}{hint}"
 
 
-def _gpu(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else fits(value, int) and value >= 0
+def _like_auto(value: Any) -> str:
+    return did_you_mean(value, ("auto",)) if isinstance(value, str) else ""
+
+
+def _no_gpu(value: Any) -> str | None:
+    """What is wrong with one entry of a list of GPUs."""
+    if isinstance(value, str):
+        known = re.fullmatch(r"(GPU|MIG)-[\w./-]+", value) is not None
+    else:
+        known = fits(value, int) and value >= 0
+    return None if known else f"{shown(value)} is no index or UUID of a GPU{advice(value, int)}"
 
 
 def _env(value: Mapping[str, Any]) -> Places:

@@ -18,7 +18,8 @@ class SourceConfig:
     type: str
     """local, ssh, hpc, distributed (a group of others), or a third party's"""
     max_parallel_tasks: int | None = None
-    """slots; None: one per core for local, else the type's own default"""
+    """slots; None: as many as its GPUs have room for, without `gpus` one per core for local, else the type's own
+    default"""
     host: str | None = None
     port: int | None = None
     user: str | None = None
@@ -39,6 +40,8 @@ class SourceConfig:
     priority: str | int | None = None
     """high, medium, low or a number (larger is preferred); None: medium"""
     gpus: str | int | list[Any] | None = None
+    """GPUs that tasks there lease: `auto` for all that are visible, how many, or a list of indices (as nvidia-smi
+    counts) and UUIDs; None: tasks see all GPUs, unless `gpus_per_task` says otherwise"""
     trusted: bool | None = None
     """whether pickles from there may be read; None: only where the source shares our files"""
     sources: list[str] = field(default_factory=list)
@@ -165,7 +168,9 @@ class HsmConfig:
     """show what would be run, and run nothing"""
     threads_per_task: int | None = None
     """OMP_NUM_THREADS and its kin; None: cores divided by slots"""
-    gpus_per_task: float = 0.0
+    gpus_per_task: float | None = None
+    """GPUs a task has to itself, or the fraction of one that it shares; it sees no others, and with 0 none.
+    None: 1 on sources with `gpus`, elsewhere tasks see all GPUs"""
     memory_per_task: str | int | None = None
     """memory a task may use, as `4GB` or in MiB; None: no limit"""
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from hsm_core.remote import process
+from hsm_core.remote import gpus, leases, process
 
 OUTPUT_LIMIT = 1 << 20
 """bytes of a command's output that are sent to the launcher"""
@@ -32,12 +32,12 @@ CRASHES = 3
 
 
 def main(args: list[str]) -> NoReturn:
-    """Payload folder, folder of result records, `fork` or `spawn`, `process` or `reuse`, log file."""
-    folder, records, mode, isolation, log = args
+    """Payload folder, folder of result records, `fork` or `spawn`, `process` or `reuse`, log file, `gpus.request`."""
+    folder, records, mode, isolation, log, wanted = args
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     process.adopt_orphans()
-    Agent(folder, records, mode, isolation, log).run()
+    Agent(folder, records, mode, isolation, log).run(json.loads(wanted))
     sys.exit(0)
 
 
@@ -66,6 +66,11 @@ class Agent:
         """attempts for which the zygote is not ready yet"""
         self._commands: dict[int, Command] = {}
         self._unwritable: dict[str, str] = {}
+        self._gpus: dict[str, Any] = {}
+        """facts for the launcher"""
+        self._lease: dict[str, Any] | None = None
+        """what every attempt leases: of which devices (names by id) how many; None: tasks see all GPUs"""
+        self._waited = False
         self._zygote: subprocess.Popen[bytes] | None = None
         self._requests = -1
         self._ready = False
@@ -77,11 +82,13 @@ class Agent:
         self._events, self._events_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._events.setblocking(False)
 
-    def run(self) -> None:
+    def run(self, wanted: Mapping[str, Any] | None) -> None:
         """Serve until told to stop, or until the launcher is gone, and nothing runs any more."""
         wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM)
         os.set_blocking(0, False)
         self._start_zygote()
+        if wanted is not None:
+            self._find_gpus(**wanted)
         buffer = b""
         inputs = [0, wakeup, self._events.fileno()]
         while self._stopping is None or self._attempts:
@@ -145,9 +152,9 @@ class Agent:
         record = os.path.join(self._records, f"{attempt['id']}.json")
         pickle = os.path.join(self._records, f"{attempt['id']}.pkl")
         # What a limit holds, or a GPU was lent to, must end before another can have that.
-        reuse = self._isolation == "reuse" and attempt["memory"] is None
-        places = {"record": record, "pickle": pickle, "host": self._host}
-        self._attempts[attempt["id"]] = {**attempt, **places, "reuse": reuse}
+        reuse = self._isolation == "reuse" and attempt["memory"] is None and self._lease is None
+        ours = {"record": record, "pickle": pickle, "host": self._host, "lease": self._lease, "reuse": reuse}
+        self._attempts[attempt["id"]] = {**attempt, **ours}
         if self._ready:
             self._hand_over(attempt["id"])
         else:
@@ -197,6 +204,17 @@ class Agent:
             for attempt_id in list(self._attempts):
                 self._cancel(attempt_id)
 
+    def _find_gpus(self, wanted: Any, per_task: float) -> None:
+        """Find what tasks will lease; the source is of no use where that is not to be had."""
+        try:
+            devices = gpus.leasable(wanted, per_task, os.environ)
+            leases.check(device.id for device in devices)
+        except gpus.GpuError as e:
+            self._on_unusable(str(e))
+            return
+        self._lease = {"devices": {device.id: device.name for device in devices}, "per_task": per_task}
+        self._gpus = {"gpus": [{"id": device.id, "name": device.name, "model": device.model} for device in devices]}
+
     # --- the zygote and its children
 
     def _start_zygote(self) -> None:
@@ -234,7 +252,8 @@ class Agent:
 
     def _on_ready(self, pid: int, python: str) -> None:
         self._ready = True
-        self._say("ready", host=self._host, pid=os.getpid(), python=python, worker=self._mode, cpus=os.cpu_count())
+        facts = {"host": self._host, "pid": os.getpid(), "python": python, "worker": self._mode}
+        self._say("ready", **facts, cpus=os.cpu_count(), **self._gpus)
         waiting, self._waiting = self._waiting, []
         for attempt_id in waiting:
             self._hand_over(attempt_id)
@@ -259,6 +278,12 @@ class Agent:
     def _on_placed(self, id: str, pid: int) -> None:
         if id in self._attempts:
             self._attempts[id]["pid"] = pid
+
+    def _on_waiting(self, id: str) -> None:
+        if not self._waited:
+            self._waited = True
+            message = "tasks wait for GPUs that other sweeps have leased; they start in turn as these are given back"
+            self._say("note", level="INFO", message=message)
 
     def _on_started(self, **facts: Any) -> None:
         self._crashes = 0

@@ -121,7 +121,7 @@ class Slot:
         if self._kept is not None and not spec["reuse"]:
             self._drop(signals)
         supervision = Supervision(spec, self._events)
-        supervision.run(lambda: self._worker_for(spec), self._orders, signals)
+        supervision.run(self._worker_for, self._orders, signals)
         worker = supervision.worker
         if supervision.kept:
             self._kept = worker

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hsm_core.remote import process
+from hsm_core.remote import leases, process
+from hsm_core.remote.gpus import GpuError
 from hsm_core.remote.memory import Memory
 from hsm_core.remote.worker import HEADER
 
@@ -30,6 +31,9 @@ _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 _MOMENT = 1.0
 """seconds that processes left behind have to end by themselves"""
 
+Start = Callable[[Mapping[str, Any]], "Worker"]
+"""Gives an attempt its worker."""
+
 
 class Supervision:
     """One attempt from the worker's start to its record."""
@@ -41,7 +45,7 @@ class Supervision:
         self._running: dict[str, Any] = {}
         self._report: dict[str, Any] | None = None
         self.ending: str | None = None
-        """cause for which the worker is being ended early"""
+        """cause for which the attempt is being ended early"""
         self._kill_at: float | None = None
         self.worker: Worker | None = None
         self.kept = False
@@ -51,13 +55,52 @@ class Supervision:
         self._peak = 0.0
         self._memory = Memory(spec["id"], spec["memory"])
 
-    def run(self, worker: Callable[[], Worker], orders: Orders, signals: int) -> None:
-        """Carry the attempt through to its record; `worker` gives it its worker.
+    def run(self, start: Start, orders: Orders, signals: int) -> None:
+        """Carry the attempt through to its record.
 
         `signals`: where the numbers of signals are read (`process.wakeup_pipe`).
         """
+        self._heed(orders, signals)
+        lease = None
+        try:
+            if self._spec["lease"] is not None and not self.ending:
+                lease = self._lease(orders, signals, **self._spec["lease"])
+            duration, left = (0.0, 0) if self.ending else self._attend(start, orders, signals)
+        except GpuError as e:
+            self.tell("unwritable", reason=str(e))
+            return
+        finally:
+            if lease is not None:
+                lease.release()
+        record = self._record(duration, left)
+        self._memory.release()
+        try:
+            write_record(self._spec["record"], record)
+        except OSError as e:
+            self.tell("unwritable", reason=f"{e.strerror}: {self._spec['record']}")
+
+    def _lease(self, orders: Orders, signals: int, devices: Mapping[str, str], per_task: float) -> leases.Lease:
+        """Get the attempt its GPUs, waiting while others have them; none if it is ended before. Raises GpuError.
+
+        They are held by open files, until they are released and the worker has ended.
+        """
+        lease = leases.Lease(list(devices), per_task)
+        taken = lease.take()
+        if not taken:
+            self.tell("waiting")
+        while not taken and self.ending is None:
+            select.select([signals, orders.fd], [], [], leases.LOOK)
+            self._heed(orders, signals)
+            taken = lease.take()
+        if taken:
+            names = [devices[device] for device in lease.devices]
+            self._spec = {**self._spec, "gpus": names, "descriptors": lease.descriptors}
+        return lease
+
+    def _attend(self, start: Start, orders: Orders, signals: int) -> tuple[float, int]:
+        """Run the worker to its end; returns its run time in seconds and how many processes it left behind."""
         began = time.monotonic()
-        self.worker = worker()
+        self.worker = start(self._spec)
         self._pid, pipe = self.worker.pid, self.worker.reports
         self._memory.hold(self._pid)
         timeout = self._spec["timeout"]
@@ -67,15 +110,9 @@ class Supervision:
             ready, _, _ = select.select(inputs, [], [], self._patience(deadline))
             if pipe in ready and not self._listen(pipe):
                 inputs.remove(pipe)
-            for signum in process.drain(signals):
-                if signum in _ENDINGS:
-                    self._end(_ENDINGS[signum])
-            while (order := orders.next()) is not None:
-                if order.get("cancel") == self._spec["id"]:
-                    self._end("cancelled")
+            self._heed(orders, signals)
             if orders.ended and orders.fd in inputs:
                 inputs.remove(orders.fd)
-                self._end("lost")
             if deadline is not None and time.monotonic() >= deadline:
                 self._end("timeout")
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -87,12 +124,18 @@ class Supervision:
             self.kept = False
             self._listen(pipe)
             left = self._clean(signals)
-        record = self._record(duration, left)
-        self._memory.release()
-        try:
-            write_record(self._spec["record"], record)
-        except OSError as e:
-            self.tell("unwritable", reason=f"{e.strerror}: {self._spec['record']}")
+        return duration, left
+
+    def _heed(self, orders: Orders, signals: int) -> None:
+        """Do what signals and orders ask for."""
+        for signum in process.drain(signals):
+            if signum in _ENDINGS:
+                self._end(_ENDINGS[signum])
+        while (order := orders.next()) is not None:
+            if order.get("cancel") == self._spec["id"]:
+                self._end("cancelled")
+        if orders.ended:
+            self._end("lost")
 
     def tell(self, kind: str, **body: Any) -> None:
         """Send the agent a datagram; an agent that is gone needs none."""
@@ -121,7 +164,8 @@ class Supervision:
             self._buffer = self._buffer[HEADER.size + size :]
             if "running" in frame:
                 self._running = frame["running"]
-                self.tell("started", pid=self._pid, host=self._spec["host"], **self._running)
+                facts = {"pid": self._pid, "host": self._spec["host"], "gpus": self._spec.get("gpus")}
+                self.tell("started", **facts, **self._running)
             elif "report" in frame:
                 self._report = frame["report"]
             else:
@@ -133,9 +177,10 @@ class Supervision:
         """Ask the worker to end; after its grace time it is killed."""
         if self.ending is None:
             self.ending = cause
-            self._kill_at = time.monotonic() + self._spec["grace"]
-            process.send(self._pid, signal.SIGTERM, group=True)
-            process.send(self._pid, signal.SIGCONT, group=True)
+            if self._pid:
+                self._kill_at = time.monotonic() + self._spec["grace"]
+                process.send(self._pid, signal.SIGTERM, group=True)
+                process.send(self._pid, signal.SIGCONT, group=True)
 
     def _kill(self) -> None:
         self._kill_at = time.monotonic() + 1.0
@@ -174,7 +219,8 @@ class Supervision:
         record: dict[str, Any] = {
             "format": RECORD_FORMAT,
             **{key: self._spec[key] for key in ("task", "attempt", "epoch", "host")},
-            "pid": self._pid,
+            "pid": self._pid or None,
+            "gpus": self._spec.get("gpus"),
             "exit_code": exit_code,
             "signal": signum,
             "duration": round(duration, 6),

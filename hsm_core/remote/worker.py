@@ -19,7 +19,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
-from hsm_core.remote import describe, process
+from hsm_core.remote import describe, gpus, process
 from hsm_core.remote.app import App, EntryError, Payload, reach
 
 PICKLE_LIMIT = 64 << 20
@@ -58,8 +58,10 @@ def main(args: list[str]) -> NoReturn:
 
 
 def mark(spec: Mapping[str, Any]) -> None:
-    """Tell the task, and everything it starts, which attempt it belongs to."""
+    """Tell the task, and everything it starts, which attempt it belongs to and which GPUs it has."""
     os.environ.update(HSM_TASK=spec["name"], HSM_ATTEMPT=str(spec["attempt"]), HSM_SOURCE=spec["source"])
+    if "gpus" in spec:
+        gpus.show(spec["gpus"])
 
 
 def send(reports: int, kind: str, body: Any) -> None:

@@ -169,7 +169,7 @@ class _Spawner:
         child = subprocess.Popen(
             [*command, "worker", self._folder, *map(str, pipes.inner), str(os.getpid())],
             stdin=subprocess.DEVNULL,
-            pass_fds=pipes.inner,
+            pass_fds=[*pipes.inner, *spec.get("descriptors", ())],
             start_new_session=True,
         )
         child.returncode = 0  # the slot waits for it, Popen must not

@@ -9,7 +9,7 @@ from hsm_core.selection import Selected
 from hsm_core.sources.base import Source
 
 
-def load_source(selected: Selected) -> Source:
+def load_source(selected: Selected, gpus_per_task: float | None) -> Source:
     """The source that a selection names, not started yet.
 
     Its class comes from the entry-point group `hsm.sources`. Raises SelectionError where no
@@ -21,5 +21,5 @@ def load_source(selected: Selected) -> Source:
         have = ", ".join(sorted(found))
         raise SelectionError(f"{selected.name}: sources of type {kind} are not in this version of hsm; it has: {have}")
     cls: type[Source] = found[kind].load()
-    slots = selected.limit or selected.config.max_parallel_tasks or cls.default_slots(selected.config)
+    slots = selected.limit or selected.config.max_parallel_tasks or cls.default_slots(selected.config, gpus_per_task)
     return cls(selected.name, selected.config, slots)

@@ -19,6 +19,8 @@ from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.records import outcome_of, settle
+from hsm_core.remote import gpus
+from hsm_core.remote.leases import capacity
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.task import Attempt, Cause, Outcome
 
@@ -62,12 +64,33 @@ class AgentSource(Source):
     def _fence(self) -> None:
         """Make sure nothing of an agent that is gone runs any more; returns once that is so."""
 
+    @property
+    def has_gpu(self) -> bool:
+        return bool(self._facts["gpus"]) if "gpus" in self._facts else super().has_gpu
+
     def describe(self) -> Mapping[str, Any]:
         return self._facts
+
+    @property
+    def _wanted(self) -> Mapping[str, Any] | None:
+        """The GPUs the agent has to find there, as `hsm_core.remote.gpus.request` tells."""
+        return gpus.request(self.config.gpus, self._sweep.config.gpus_per_task)
 
     def start(self, sweep: SweepContext, post: Post) -> None:
         self._sweep, self._post = sweep, post
         self._connect()
+        self._fit_slots()
+
+    def _fit_slots(self) -> None:
+        """Take no more tasks than the GPUs have room for: others could run elsewhere instead of waiting here."""
+        if self._wanted is None or self._wanted["per_task"] == 0:
+            return
+        devices, per_task = len(self._facts["gpus"]), self._wanted["per_task"]
+        room = capacity(devices, per_task)
+        if room < self.slots:
+            words = f"{self.slots} slots become {room}: it has {devices} GPUs, and each task needs {per_task:g}"
+            self._post(Note("INFO", words, source=self.name))
+            self.slots = room
 
     def _connect(self) -> None:
         self._ready = Future()
@@ -180,7 +203,7 @@ class AgentSource(Source):
     def _started(self, event: Mapping[str, Any]) -> None:
         attempt = self._active.get(event["id"])
         if attempt is not None:
-            facts = {key: event.get(key) for key in ("host", "pid", "output_dir")}
+            facts = {key: event.get(key) for key in ("host", "pid", "output_dir", "gpus")}
             self._post(AttemptStarted(attempt.task.index, attempt.number, attempt.epoch, self.name, **facts))
 
     def _finished(self, attempt_id: str, outcome: Outcome) -> None:

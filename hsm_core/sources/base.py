@@ -65,8 +65,8 @@ class Source(ABC):
         self.slots = slots
 
     @classmethod
-    def default_slots(cls, config: SourceConfig) -> int:
-        """Slots of a source whose configuration names none."""
+    def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
+        """Slots of a source whose configuration names none, for tasks that need so many GPUs (None: not said)."""
         return 1
 
     @property

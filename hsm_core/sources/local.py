@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import psutil
 import hsm_core.remote
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
-from hsm_core.remote import process
+from hsm_core.remote import gpus, leases, process
 from hsm_core.sources.agent import AgentSource, Line
 from hsm_core.sources.base import Post, SweepContext
 
@@ -42,14 +43,21 @@ class LocalSource(AgentSource):
     type = "local"
 
     @classmethod
-    def default_slots(cls, config: SourceConfig) -> int:
-        return cores()
+    def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
+        wanted = gpus.request(config.gpus, gpus_per_task)
+        if wanted is None or wanted["per_task"] == 0:
+            return cores()
+        try:
+            devices = gpus.leasable(**wanted, environ=inherited(config))
+        except gpus.GpuError:
+            return 1  # the agent finds the same, and says so where only this source is lost
+        return leases.capacity(len(devices), wanted["per_task"])
 
     @property
     def has_gpu(self) -> bool:
-        if self.config.gpus is None:
+        if self.config.gpus is None and "gpus" not in self.describe():
             return any(Path("/proc/driver/nvidia/gpus").glob("*"))
-        return bool(self.config.gpus)
+        return super().has_gpu
 
     @property
     def load(self) -> float | None:
@@ -77,13 +85,14 @@ class LocalSource(AgentSource):
         if found is None:
             raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
-        command = [found, *process.interpreter_flags(), str(agent)]
         mode = self.config.worker or self._sweep.config.worker
         isolation = self.config.isolation or self._sweep.config.isolation
+        folders = [str(self._sweep.payload), str(self._sweep.records)]
+        arguments = [*folders, mode, isolation, self._log, json.dumps(self._wanted)]
         Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             child = subprocess.Popen(
-                [*command, "agent", self._sweep.payload, self._sweep.records, mode, isolation, self._log],
+                [found, *process.interpreter_flags(), str(agent), "agent", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -93,11 +102,8 @@ class LocalSource(AgentSource):
         return _Child(child)
 
     def _environment(self) -> dict[str, str]:
-        env = dict(os.environ)
-        for name in THREAD_VARIABLES:
-            env.setdefault(name, str(self._sweep.threads_per_task))
-        values: Mapping[str, object] = self.config.env.get("set") or {}
-        env.update((name, str(value)) for name, value in values.items())
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self._sweep.threads_per_task))
+        env = {**threads, **inherited(self.config)}
         env["HSM_SWEEP_ID"] = self._sweep.id
         env["HSM_SWEEP_DIR"] = str(self._sweep.directory)
         env[MARK] = self._mark
@@ -109,6 +115,12 @@ class LocalSource(AgentSource):
 
     def _fence(self) -> None:
         end_processes(self._mark)
+
+
+def inherited(config: SourceConfig) -> dict[str, str]:
+    """What an agent inherits: our own environment, and what the source sets."""
+    values: Mapping[str, object] = config.env.get("set") or {}
+    return {**os.environ, **{name: str(value) for name, value in values.items()}}
 
 
 class _Child(Line):

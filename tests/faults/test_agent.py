@@ -22,17 +22,9 @@ def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: 
     bench.write_payload()
     hsm = bench.directory / ".hsm"
     main = Path(hsm_core.remote.__file__).with_name("__main__.py")
+    folders = [str(hsm / "payload"), str(hsm / "results")]
     with subprocess.Popen(
-        [
-            sys.executable,
-            str(main),
-            "agent",
-            str(hsm / "payload"),
-            str(hsm / "results"),
-            "fork",
-            "process",
-            str(tmp_path / "log"),
-        ],
+        [sys.executable, str(main), "agent", *folders, "fork", "process", str(tmp_path / "log"), "null"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as agent:

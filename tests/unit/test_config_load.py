@@ -441,6 +441,20 @@ BAD_FILES = [
      "not the text '5'; write 5"),
     ("compute_sources:\n  c:\n    type: local\n    gpus:\n    - 0\n    - -1\n",
      "hsm_config.yaml:6: compute_sources.c.gpus[1]: the number -1 is no index or UUID of a GPU"),
+    ("compute_sources: {c: {type: local, gpus: ['0']}}\n",
+     "hsm_config.yaml:1: compute_sources.c.gpus[0]: the text '0' is no index or UUID of a GPU; write 0"),
+    ("compute_sources: {c: {type: local, gpus: atuo}}\n",
+     "hsm_config.yaml:1: compute_sources.c.gpus: must be auto, a number of GPUs, or a list of indices or UUIDs, "
+     "not the text 'atuo'; did you mean auto?"),
+    ("compute_sources: {c: {type: local, gpus: '2'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.gpus: must be auto, a number of GPUs, or a list of indices or UUIDs, "
+     "not the text '2'; write 2"),
+    ("compute_sources: {c: {type: local, gpus: GPU-5ad3}}\n",
+     "hsm_config.yaml:1: compute_sources.c.gpus: must be auto, a number of GPUs, or a list of indices or UUIDs, "
+     "not the text 'GPU-5ad3'; write [GPU-5ad3]"),
+    ("compute_sources: {c: {type: local, gpus: -1}}\n",
+     "hsm_config.yaml:1: compute_sources.c.gpus: must be auto, a number of GPUs, or a list of indices or UUIDs, "
+     "not the number -1"),
     # env
     ("compute_sources: {c: {type: local, env: {pas: [A]}}}\n",
      "hsm_config.yaml:1: compute_sources.c.env.pas: unknown key; did you mean pass?; there are pass and set"),
