@@ -218,3 +218,19 @@ def show(names: Sequence[str]) -> None:
     count = getattr(getattr(torch, "cuda", None), "device_count", None)
     if count is not None and hasattr(count, "cache_clear"):
         count.cache_clear()
+
+
+def opened(folder: str = "/proc/self/fd") -> str | None:
+    """The device file by which this process uses a GPU for computing, None where it does not.
+
+    CUDA opens nvidia-uvm when it is initialised (dxg in WSL), ROCm opens kfd; NVML, which only
+    looks, opens neither.
+    """
+    for fd in os.listdir(folder) if os.path.isdir(folder) else ():
+        try:
+            path = os.readlink(os.path.join(folder, fd))
+        except OSError:  # the descriptor by which the folder was listed
+            continue
+        if path in ("/dev/nvidia-uvm", "/dev/kfd", "/dev/dxg"):
+            return path
+    return None

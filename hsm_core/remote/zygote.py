@@ -22,13 +22,15 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from hsm_core.remote import memory, process, worker
+from hsm_core.remote import gpus, memory, process, worker
 from hsm_core.remote.app import App, EntryError, Payload, reach
 from hsm_core.remote.seeds import Seeds
 from hsm_core.remote.slot import Starter, Worker, occupy
 
 _DATAGRAM = 100_000
 """bytes a message to the agent may have"""
+_ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""with 1, `torch.cuda.is_available()` asks the driver's monitor and leaves CUDA alone, which can't be forked then"""
 
 
 def main(args: list[str]) -> NoReturn:
@@ -44,8 +46,16 @@ def main(args: list[str]) -> NoReturn:
         zygote.serve(None)
     seeds = Seeds()
     seeds.watch()
+    asked = os.environ.get(_ASK_NVML)
+    os.environ[_ASK_NVML] = "1" if asked is None else asked
+
+    def serve(app: App) -> NoReturn:
+        if asked is None:
+            del os.environ[_ASK_NVML]
+        zygote.serve(app, seeds)
+
     try:
-        reach(Payload.read(folder), lambda app: zygote.serve(app, seeds))
+        reach(Payload.read(folder), serve)
     except EntryError as e:
         zygote.tell("unusable", reason=str(e)[-_DATAGRAM:])
     except BaseException:
@@ -243,6 +253,9 @@ def unsafe_to_fork() -> str | None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "CUDA is initialised by the app's import"
+    device = gpus.opened()
+    if device is not None:
+        return f"a GPU is in use after the app's import ({device})"
     native = native_threads()
     if native:
         return f"{native} native threads run after the app's import"

@@ -33,16 +33,17 @@ APP = """
     import torch.cuda
 
     COUNT = torch.cuda.device_count()
+    ASKED = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")
 
     @hydra.main(version_base=None, config_path=None)
     def main(cfg):
-        names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
+        names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_NVML_BASED_CUDA_CHECK", "OMP_NUM_THREADS")
         held = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdecimal()
                 and os.path.exists(f"/proc/self/fd/{fd}")}
         print(json.dumps({
             "env": [os.environ.get(name) for name in names],
             "count": torch.cuda.device_count(),
-            "at import": COUNT,
+            "at import": [COUNT, ASKED],
             "held": sorted(path for path in held if "hsm-gpu" in path),
         }))
 
@@ -75,10 +76,10 @@ def test_a_task_sees_the_gpu_it_leased(gpu_app: App, fake_gpus: FakeGpus, worker
     threads = str(cores())
     told = [json.loads(text) for text in sweep.texts()]
     for one in told:
-        assert one["env"] == ["2", "PCI_BUS_ID", threads]
+        assert one["env"] == ["2", "PCI_BUS_ID", None, threads]
         assert one["count"] == 1
         assert one["held"] == [str(fake_gpus.lock_file(2))], "the worker holds the lease too"
-        assert one["at import"] == (4 if "fork" in worker else 1)
+        assert one["at import"] == ([4, "1"] if "fork" in worker else [1, None])
     assert [sweep.record(task)["gpus"] for task in (0, 1)] == [["2"], ["2"]]
     assert [line["gpus"] for line in started(sweep, "attempt_started")] == [["2"], ["2"]]
     (source,) = started(sweep, "source_started")
@@ -102,7 +103,7 @@ def test_uuids_stay_uuids(gpu_app: App, fake_gpus: FakeGpus) -> None:
 def test_without_the_settings_nothing_changes(gpu_app: App) -> None:
     sweep = gpu_app.sweep("+x=1")
     told = json.loads(sweep.text(0))
-    assert (told["env"][:2], told["count"], told["held"]) == ([None, None], 4, [])
+    assert (told["env"][:3], told["count"], told["held"]) == ([None, None, None], 4, [])
     assert sweep.record(0)["gpus"] is None
     (source,) = started(sweep, "source_started")
     assert (source["slots"], "gpus" in source["facts"]) == (cores(), False)

@@ -15,7 +15,7 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.remote import gpus
-from hsm_core.remote.gpus import GpuError, environment, leasable, parse, request
+from hsm_core.remote.gpus import GpuError, environment, leasable, opened, parse, request
 from hsm_core.sources.local import LocalSource, cores
 
 FOUR = "".join(f"GPU {i}: NVIDIA A100-SXM4-40GB (UUID: GPU-{i}a5b-44{i}4)\n" for i in range(4))
@@ -237,6 +237,17 @@ def test_the_count_that_torch_keeps_is_forgotten(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
     gpus.show(["2"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+def test_a_gpu_that_an_import_uses_is_noticed(tmp_path: Path) -> None:
+    """CUDA can't be started on purpose here: the folder stands for /proc/self/fd of a process where it was."""
+    (tmp_path / "0").symlink_to("/dev/null")
+    (tmp_path / "3").symlink_to("/dev/nvidiactl")
+    assert opened(str(tmp_path)) is None
+    (tmp_path / "4").symlink_to("/dev/nvidia-uvm")
+    assert opened(str(tmp_path)) == "/dev/nvidia-uvm"
+    assert opened(str(tmp_path / "none")) is None
+    assert opened() is None
 
 
 def test_nothing_but_the_standard_library_is_needed() -> None:
