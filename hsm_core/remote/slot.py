@@ -56,7 +56,7 @@ class Orders:
         self.ended = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Worker:
     """A process that runs one attempt, or several where it is kept.
 
@@ -76,11 +76,16 @@ class Worker:
             return False
         return True
 
-    def close(self) -> None:
-        """Close our ends of the pipes; a worker that waits for another attempt then ends."""
-        os.close(self.reports)
+    def dismiss(self) -> None:
+        """Let it know that it gets no further attempt, so that it ends when it is done; idempotent."""
         if self.specs is not None:
             os.close(self.specs)
+            self.specs = None
+
+    def close(self) -> None:
+        """Close our ends of the pipes, which dismisses it."""
+        self.dismiss()
+        os.close(self.reports)
 
 
 class Starter(Protocol):

@@ -170,8 +170,15 @@ class Supervision:
                 self._report = frame["report"]
             else:
                 self._peak = max(self._peak, mebibytes(frame["free"]))
-                self.kept = self.ending is None
+                self._hand_back()
         return bool(chunk)
+
+    def _hand_back(self) -> None:
+        """Keep the worker for another attempt, unless the task left processes behind: those end with it."""
+        self.kept = self.ending is None and process.descendants(os.getpid()) == [self._pid]
+        if not self.kept and self.worker is not None:
+            self.worker.dismiss()
+            self._kill_at = self._kill_at or time.monotonic() + self._spec["grace"]
 
     def _end(self, cause: str) -> None:
         """Ask the worker to end; after its grace time it is killed."""
