@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -110,14 +109,13 @@ class Reader:
         """
         self.unreadable = None
         # The first line alone: it is looked at more closely.
-        while block := file.readline() if self.seq == 0 else file.read(_BLOCK):
-            block += b"" if block.endswith(b"\n") else file.readline()
+        while block := file.readlines(_BLOCK if self.seq else 1):
             lines = decode_block(block, self.seq + 1) if self.seq else None
             if lines is None:
                 yield self._one_by_one(block)
             else:
                 self.seq += len(lines)
-                self.offset += len(block)
+                self.offset += sum(map(len, block))
                 yield lines
             if self.unreadable is not None:
                 file.seek(self.offset + len(self.unreadable))
@@ -161,9 +159,9 @@ class Reader:
             f"Restore the file from a backup, or {way_out}"
         )
 
-    def _one_by_one(self, block: bytes) -> list[Line]:
+    def _one_by_one(self, block: Sequence[bytes]) -> list[Line]:
         lines: list[Line] = []
-        for raw in io.BytesIO(block):
+        for raw in block:
             line = self.take(raw)
             if line is None:
                 self.unreadable = raw
