@@ -17,7 +17,7 @@ import psutil
 from hsm_core import events as ev
 from hsm_core.debris import half_written
 from hsm_core.exceptions import SweepBusy
-from hsm_core.journal import Tail, replay
+from hsm_core.journal import entries, replay
 from hsm_core.owner import OwnerInfo, current
 from hsm_core.records import outcome_of, read_record
 from hsm_core.sources.local import marked_processes
@@ -91,7 +91,7 @@ class Evidence:
 def read_account(journal: Path) -> Account:
     """Read a journal to its end. Raises JournalError as `hsm_core.journal.replay` does."""
     account = Account(torn=replay(journal).torn)
-    for entry in Tail(journal).poll():
+    for entry in entries(journal):
         if entry.event is not None:
             account.take(entry.event, entry.at)
     return account

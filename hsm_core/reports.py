@@ -18,7 +18,7 @@ import yaml
 
 from hsm_core import events as ev
 from hsm_core.event_text import accepted
-from hsm_core.journal import Tail
+from hsm_core.journal import entries
 from hsm_core.report_page import Timeline, page
 from hsm_core.state import SourceRecord, SweepState, TaskRecord, apply
 from hsm_core.task import TaskState, task_name
@@ -67,7 +67,7 @@ def write_reports(directory: Path) -> None:
 
 def _read(journal: Path) -> _History:
     history = _History()
-    for entry in Tail(journal).poll():
+    for entry in entries(journal):
         if isinstance(entry.event, (ev.SweepStarted, ev.SweepResumed)):
             history.runs.append([entry.at, entry.at])
         elif history.runs:

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import rich_click as click
 from hsm_core.text import printable, printable_lines
 
 _PIPE_WIDTH = 100_000
+_MOST_DRAWN = 1000
+"""rows of a table that rich draws, at half a millisecond each; a longer one is only aligned"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Output(ABC):
 
 
 class TextOutput(Output):
-    """Tables and lines. Piped into something they are as wide as they need to be."""
+    """Tables and lines. Piped into something they are as wide as they need to be, and so are very long tables."""
 
     def show(self, data: Any, *parts: Table | str) -> None:
         from rich.console import Console
@@ -55,6 +57,9 @@ class TextOutput(Output):
         for part in parts:
             if isinstance(part, str):
                 console.print(Text(printable_lines(part)), soft_wrap=True)
+            elif len(part.rows) > _MOST_DRAWN:
+                for line in _aligned(part):
+                    click.echo(line)
             else:
                 console.print(_rich_table(part))
 
@@ -89,6 +94,24 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         command(output, *args, **kwargs)
 
     return with_output
+
+
+def _aligned(table: Table) -> Iterator[str]:
+    """The table with two spaces between its columns, a line for each row."""
+    from rich.cells import cell_len
+
+    heads = [column.header for column in table.columns]
+    cells = [[printable(column.text(row[column.key])) for column in table.columns] for row in table.rows]
+    lengths = [[cell_len(cell) for cell in row] for row in (heads, *cells)]
+    widths = [max(column) for column in zip(*lengths, strict=True)]
+    if table.title:
+        yield printable(table.title)
+    for row, taken in zip((heads, *cells), lengths, strict=True):
+        padded = []
+        for column, cell, width, own in zip(table.columns, row, widths, taken, strict=True):
+            room = " " * (width - own)
+            padded.append(room + cell if column.right else cell + room)
+        yield "  ".join(padded).rstrip()
 
 
 def _rich_table(table: Table) -> Any:

@@ -5,7 +5,7 @@ are pure ASCII, so nothing a task hands in can break one. Entries are ordered by
 what the clock showed, and clocks jump. Plain reads, writes and renames only: right on NFS too.
 """
 
-from hsm_core.journal.reading import Entry, Replay, Tail, replay, started
+from hsm_core.journal.reading import Entry, Replay, Tail, entries, replay, started
 from hsm_core.journal.writing import Journal
 
-__all__ = ["Entry", "Journal", "Replay", "Tail", "replay", "started"]
+__all__ = ["Entry", "Journal", "Replay", "Tail", "entries", "replay", "started"]

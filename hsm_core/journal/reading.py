@@ -68,6 +68,18 @@ def started(path: Path) -> SweepStarted:
     raise _empty(path)
 
 
+def entries(path: Path) -> Iterator[Entry]:
+    """The whole lines of a journal, one after the other; none where there is no file.
+
+    Raises JournalError as `replay` does, at the line that it is about.
+    """
+    reader = Reader(path)
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        for lines in reader.blocks(file):
+            yield from map(_entry, lines)
+        reader.check_torn(file)
+
+
 class Tail:
     """Follows a journal which another process writes, from its first line or from behind a replay of it."""
 

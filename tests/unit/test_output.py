@@ -53,6 +53,14 @@ def test_piped_tables_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x" * 500 in capsys.readouterr().out
 
 
+def test_a_very_long_table_is_one_aligned_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": "\u6f22\x1b", "rate": 1.0}, *({"id": f"task_{number}", "rate": 0.05} for number in range(2000))]
+    TextOutput().show([], Table(COLUMNS, rows, "All"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["All", "Sweep      Rate", "\u6f22\\x1b     100%", "task_0       5%"]
+    assert len(lines) == 2003
+
+
 @click.command()
 @output_options
 def show(output: Output) -> None:
