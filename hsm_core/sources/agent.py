@@ -6,6 +6,7 @@ A subclass opens the line to its agent; this class speaks the agent's protocol
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -131,8 +132,6 @@ class AgentSource(Source):
             self._commands.pop(number, None)
 
     def stop(self, timeout: float = 10.0) -> None:
-        if self._stopping:
-            return
         self._stopping = True
         if self._line is None:
             return  # `_connect` looks before it goes on
@@ -143,7 +142,8 @@ class AgentSource(Source):
     def _hang_up(self, timeout: float) -> None:
         """Close the line; afterwards the agent has ended and nothing more is heard."""
         assert self._line is not None
-        self._line.requests.close()
+        with contextlib.suppress(BrokenPipeError):  # of an agent that is gone, with a request it never read
+            self._line.requests.close()
         self._line.wait(timeout)
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join()
@@ -228,6 +228,7 @@ class AgentSource(Source):
         if not self._useless:
             self._post(SourceDown(self.name, f"its agent ended by itself; see {self._log}", final=given_up))
         self._fence()
+        self._hang_up(0.0)
         with self._lock:
             orphans, self._active = list(self._active.values()), {}
         for attempt in orphans:

@@ -4,16 +4,62 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 import hsm_core.remote
 from hsm_core.config import SourceConfig
+from hsm_core.events import SourceDown, SourceEvent, SourceUp
 from hsm_core.remote import process
+from hsm_core.sources.agent import RESTARTS
 from hsm_core.sources.local import LocalSource
 from hsm_core.testing import Bench
+
+
+def test_stopping_a_source_whose_agent_has_just_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads the request to stop; that is no error."""
+    source = LocalSource("local", SourceConfig(type="local"), slots=1)
+    bench = Bench(source, tmp_path)
+    bench.write_payload()
+    noticed, stopped = threading.Event(), threading.Event()
+
+    def post(event: SourceEvent) -> None:
+        noticed.set()
+        assert stopped.wait(60)
+
+    source.start(bench.context(epoch=1), post)
+    line = source._line
+    assert line is not None
+    wait = line.wait
+
+    def wait_for_the_reader_too(timeout: float) -> None:
+        stopped.set()
+        wait(timeout)
+
+    monkeypatch.setattr(line, "wait", wait_for_the_reader_too)
+    os.kill(source.describe()["pid"], signal.SIGKILL)
+    assert noticed.wait(60)
+    poll = select.poll()
+    poll.register(line.requests, 0)
+    assert poll.poll(60_000), "the request pipe still has a reader"
+    source.stop(5.0)
+
+
+def test_stopping_a_source_whose_agents_all_died(tmp_path: Path) -> None:
+    source = LocalSource("local", SourceConfig(type="local"), slots=1)
+    bench = Bench(source, tmp_path)
+    bench.start()
+    for _ in range(RESTARTS):
+        os.kill(source.describe()["pid"], signal.SIGKILL)
+        bench.wait(lambda event: isinstance(event, (SourceUp, SourceDown)) and getattr(event, "final", True))
+    assert isinstance(bench.seen[-1], SourceDown)
+    source.stop(5.0)
 
 
 def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: Path) -> None:
