@@ -6,6 +6,7 @@ elsewhere plain lines only. Either way a failed task is shown when it fails, wit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -42,7 +43,8 @@ _ROUTINE = (ev.TaskAdded, ev.AttemptSubmitted, ev.AttemptStarted)
 class Progress:
     """A listener that shows the sweep in `directory` on `stream`.
 
-    Lines below `level` are left out. Losing the terminal ends the display and nothing else.
+    Lines below `level` are left out. Losing the terminal ends the display and nothing else; where
+    the stream then leads elsewhere, to a log, plain lines go on there.
     """
 
     def __init__(self, directory: Path, stream: TextIO | None = None, level: str = "INFO") -> None:
@@ -53,12 +55,16 @@ class Progress:
         self._begun = time.monotonic()
         self._ended = 0
         self._told: tuple[int, float] = (0, 0.0)
-        stream = sys.stderr if stream is None else stream
-        self._live = stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        self._stream = sys.stderr if stream is None else stream
+        self._place = _place(self._stream)
+        self._live = self._stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         self._out: LiveLine | PlainLines | None
-        self._out = LiveLine(stream, self.status) if self._live else PlainLines(stream)
+        self._out = LiveLine(self._stream, self.status) if self._live else PlainLines(self._stream)
 
     def __call__(self, event: ev.Event, state: SweepState, at: float) -> None:
+        if self._live and _place(self._stream) != self._place:
+            self.close()
+            self._live, self._out = False, PlainLines(self._stream)
         if self._out is None:
             return
         if self._state is None:
@@ -75,13 +81,14 @@ class Progress:
                 self._told = (_tenth(state), at)
         except OSError:
             # The terminal or the reader of the pipe is gone; the sweep needs neither.
-            self._out = None
+            self.close()
 
     def close(self) -> None:
-        """The live line is gone and the terminal as it was; idempotent."""
+        """The live line is gone and the terminal as it was, if it is there; idempotent."""
         if self._out is not None:
             out, self._out = self._out, None
-            out.close()
+            with contextlib.suppress(OSError):
+                out.close()
 
     def status(self) -> str:
         """How far the sweep is, in one line; empty before the first event.
@@ -144,6 +151,15 @@ class Progress:
             yield f"  results: {printable(str(self._directory / 'reports' / 'results.csv'))}"
         if now.failed and event.status == "finished":
             yield f"  to run the failed tasks again: hsm complete {printable(now.id)} --retry-failed"
+
+
+def _place(stream: TextIO) -> tuple[int, int] | None:
+    """Which file or terminal a stream leads to; None for one that leads to none."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # io.UnsupportedOperation is both
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _tenth(state: SweepState) -> int:

@@ -5,6 +5,7 @@ A thread follows the output files of the running tasks; each line is shown with 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -81,7 +82,8 @@ class Stream:
         lines = follower.lines(last)
         # Looked up anew: the live line of `hsm_core.listeners.progress` takes sys.stdout's place while it is shown.
         out = sys.stdout if self._out is None else self._out
-        for line in lines:
-            out.write(f"[{follower.label}] {line}\n")
-        out.flush()
+        with contextlib.suppress(OSError):  # the terminal is gone; its lines are in the tasks' files
+            for line in lines:
+                out.write(f"[{follower.label}] {line}\n")
+            out.flush()
         return bool(lines)

@@ -9,6 +9,7 @@ import pty
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
@@ -235,6 +236,34 @@ def test_the_live_line_and_other_output_do_not_break_each_other(
     assert not [row for row in rows if "tasks (" in row]
     assert rows[-2:] == ["after the end", ""]
     assert handler.stream is terminal.stream
+
+
+def test_where_the_terminal_gives_way_to_a_file_plain_lines_go_on_there(
+    terminal: Terminal, story: Story, tmp_path: Path
+) -> None:
+    story.listeners.append(Progress(story.directory, terminal.stream))
+    story.begin()
+    with open(tmp_path / "log", "w") as log:
+        os.dup2(log.fileno(), terminal.stream.fileno())
+    story.fail("lr=1")
+    story.end()
+    text = (tmp_path / "log").read_text()
+    assert "Task task_001 failed on local" in text
+    assert "finished (0 completed, 1 failed)" in text
+    assert "\x1b" not in text
+
+
+def test_a_live_line_whose_terminal_is_gone_harms_nothing(terminal: Terminal, story: Story) -> None:
+    progress = Progress(story.directory, terminal.stream)
+    story.listeners.append(progress)
+    story.begin()
+    with open(os.devnull, "r+") as nothing:
+        os.dup2(nothing.fileno(), terminal.master)  # hangs up
+        story.fail("lr=1")
+        story.end()
+        progress.close()
+        assert story.state.counts[TaskState.FAILED] == 1
+        os.dup2(nothing.fileno(), terminal.stream.fileno())
 
 
 def test_the_live_line_is_one_line_that_tells_how_far_it_is(terminal: Terminal, story: Story) -> None:
