@@ -11,7 +11,7 @@ import logging
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from hsm_core import events as ev
 from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
+from hsm_core.ending import Ending
 from hsm_core.exceptions import (
     NoSourceLeft,
     Rejected,
@@ -34,7 +35,6 @@ from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
 from hsm_core.records import settle
 from hsm_core.retry import next_memory, retry_delay, shortage_advice
-from hsm_core.signals import caught
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
@@ -47,12 +47,12 @@ Listener = Callable[[ev.Event, SweepState, float], None]
 
 HEARTBEAT = 0.5
 """seconds between looks at the control spool"""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""each ends the sweep in order, the second one at once"""
 
 
 @dataclass(frozen=True)
 class Signal:
+    """Posted for SIGINT and SIGTERM: each ends the sweep in order, the second one at once."""
+
     signum: int
 
 
@@ -93,8 +93,7 @@ class Engine:
         """sources that rejected a task, by task"""
         self._left: dict[str, Sequence[Attempt]] = {}
         """attempts of an earlier launcher, by source, until the source can take them over"""
-        self._ending: SweepStopped | None = None
-        self._deadline = 0.0
+        self._ending = Ending(config.grace)
         self._next_look = 0.0
 
     def post(self, message: Message) -> None:
@@ -137,23 +136,22 @@ class Engine:
         Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
         """
         self._backlog.open(tasks)
-        with caught(SIGNALS, lambda signum: self.post(Signal(signum))):
-            while True:
-                self._fill()
-                self._dispatch()
-                if self._backlog.exhausted and not self._tasks and not self._attempts:
-                    break
-                self._check_sources()
-                if self._ending is not None and (not self._attempts or time.monotonic() >= self._deadline):
-                    self._journal.sync()
-                    raise self._ending
-                self._wait()
+        while True:
+            self._fill()
+            self._dispatch()
+            if self._backlog.exhausted and not self._tasks and not self._attempts:
+                break
+            self._check_sources()
+            if self._ending.why is not None and self._ending.reached(self._attempts.values()):
+                self._journal.sync()
+                raise self._ending.why
+            self._wait()
         self._journal.sync()
 
     # --- tasks come in and go out
 
     def _fill(self) -> None:
-        if self._ending is not None:
+        if self._ending.why is not None:
             return
         for task in self._backlog.arrivals():
             if task.index not in self.state.tasks:
@@ -165,7 +163,7 @@ class Engine:
     def _dispatch(self) -> None:
         now = time.monotonic()
         self._backlog.wake(now)
-        if self._ending is not None or self._lanes.settles_at() > now:
+        if self._ending.why is not None or self._lanes.settles_at() > now:
             return
         batches: dict[str, list[Attempt]] = {}
         passed: list[Task] = []
@@ -234,9 +232,7 @@ class Engine:
         """
         self._journal.sync()
         now = time.monotonic()
-        moments = [now + HEARTBEAT, self._backlog.wakes_at]
-        if self._ending is not None:
-            moments.append(self._deadline)
+        moments = [now + HEARTBEAT, self._backlog.wakes_at, self._ending.moment]
         if self._lanes.settles_at() > now:
             moments.append(self._lanes.settles_at())
         try:
@@ -288,7 +284,7 @@ class Engine:
         left = self._left.pop(source.name, ())
         if left:
             source.attach(left)
-            if self._ending is not None:
+            if self._ending.why is not None and source.name not in self._ending.leaving:
                 source.cancel(left)
 
     def _finished(self, event: ev.AttemptFinished) -> None:
@@ -332,20 +328,18 @@ class Engine:
 
     # --- the end before the end
 
-    def _end(self, why: SweepStopped) -> None:
-        """Hand nothing out any more and end what runs; `run` raises `why` when that is done."""
-        if self._ending is not None:
+    def _end(self, why: SweepStopped, leaving: Set[str] = frozenset()) -> None:
+        """Hand nothing out any more and end what runs, but on sources to leave; `run` raises `why` at last."""
+        if not self._ending.begin(why, leaving):
             return
-        self._ending = why
-        self._deadline = time.monotonic() + self._config.grace + 5.0
         for source in self._lanes:
             active = [a for a in self._attempts.values() if a.source == source.name]
-            if active and source.name not in self._left:
+            if active and source.name not in self._left and source.name not in leaving:
                 source.cancel(active)
 
     def _check_sources(self) -> None:
         """End the sweep when work is left and nothing can ever take it."""
-        if self._attempts or self._ending is not None:
+        if self._attempts or self._ending.why is not None:
             return
         reasons = self._lanes.dead(self.state)
         if reasons is not None:
@@ -353,14 +347,16 @@ class Engine:
             self._end(NoSourceLeft(f"no source can run the remaining tasks\n{told}"))
 
     def _signalled(self, signum: int) -> None:
-        name = signal.Signals(signum).name
-        if self._ending is not None:
-            self._deadline = 0.0
-            if isinstance(self._ending, SweepInterrupted):
-                self._ending.at_once = True
+        if self._ending.why is not None:
+            self._ending.hurry()
             return
-        log.warning("%s: ending the running tasks; once more ends at once", name)
-        self._end(SweepInterrupted(f"the sweep was interrupted by {name}", signum))
+        detach = self._config.on_interrupt == "detach"
+        leaving = {source.name for source in self._lanes if detach and source.outlives_launcher}
+        but = f" but those on {', '.join(sorted(leaving))}" if leaving else ""
+        if detach and not leaving:
+            but = " (no source of this sweep runs them without the launcher)"
+        log.warning("%s: ending the running tasks%s; once more ends at once", signal.Signals(signum).name, but)
+        self._end(SweepInterrupted.by(signum, leave=detach), leaving)
 
     # --- commands from outside
 

@@ -23,6 +23,7 @@ HsmError
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 
@@ -85,13 +86,20 @@ class SweepStopped(HsmError):
 class SweepInterrupted(SweepStopped):
     """The sweep was ended by a signal or by `hsm cancel`. `signum` is 0 for the latter.
 
-    `at_once` is True once a second signal asked not to wait for the tasks' grace time.
+    `leave`: what can go on without a launcher is to be left running. `at_once` is True once a
+    second signal asked not to wait for the tasks' grace time.
     """
 
-    def __init__(self, message: str, signum: int = 0) -> None:
+    def __init__(self, message: str, signum: int = 0, *, leave: bool = False) -> None:
         self.signum = signum
+        self.leave = leave
         self.at_once = False
         super().__init__(message)
+
+    @classmethod
+    def by(cls, signum: int, *, leave: bool = False) -> SweepInterrupted:
+        """The interrupt that a signal makes."""
+        return cls(f"the sweep was interrupted by {signal.Signals(signum).name}", signum, leave=leave)
 
 
 class FailFast(SweepStopped):

@@ -84,8 +84,14 @@ class Lanes:
             threading.Thread(target=run, args=(source,), name=f"hsm-start-{source.name}", daemon=True).start()
 
     def stop(self, timeout: float) -> None:
+        """End what runs on the sources; each has `timeout` seconds for that."""
         for source in self:
             source.stop(timeout)
+
+    def leave(self, timeout: float) -> None:
+        """Part from the sources; tasks that need no launcher go on, all others end."""
+        for source in self:
+            source.leave(timeout)
 
     def ready(self, name: str) -> None:
         """Take note that a source is ready."""

@@ -66,7 +66,7 @@ def stopped(session: Session, why: SweepStopped) -> NoReturn:
     """
     interrupt = why if isinstance(why, SweepInterrupted) else None
     status = "stopped" if interrupt is None else "interrupted"
-    session.close(status, str(why), at_once=interrupt is not None and interrupt.at_once)
+    session.close(status, str(why), interrupt)
     log.error("%s", why)
     log.error("To go on: hsm complete %s", session.id)
     raise SystemExit(128 + interrupt.signum if interrupt is not None and interrupt.signum else 1)

@@ -6,14 +6,16 @@ first call to the end of the multirun.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.debris import remove_half_written
-from hsm_core.engine import Engine
+from hsm_core.ending import CLEARANCE
+from hsm_core.engine import Engine, Signal
+from hsm_core.exceptions import SweepInterrupted
 from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
+from hsm_core.launcher_log import let_go_of_terminal, log_path
 from hsm_core.listeners.error_files import ErrorFiles
 from hsm_core.listeners.logs import LogTree
 from hsm_core.listeners.progress import Progress
@@ -42,12 +47,14 @@ from hsm_core.listeners.stream import Stream
 from hsm_core.owner import Owner
 from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext, TaskReturn
+from hsm_core.signals import Signals
 from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores, end_processes
 from hsm_core.state import SweepState
 from hsm_core.sweepers import launches_once
 from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
+from hsm_core.text import plural
 
 
 class Session:
@@ -63,6 +70,7 @@ class Session:
         lanes: Lanes,
         returns: ReturnContext,
         failures: FailureLimit,
+        signals: Signals,
     ) -> None:
         self.directory = directory
         self.state = state
@@ -71,6 +79,7 @@ class Session:
         self._owner = owner
         self._lanes = lanes
         self._returns = returns
+        self._signals = signals
         self._resumed = bool(state.tasks)
         self._numbers = {task.key: task.index for task in state.tasks.values()}
         self._seen: Counter[str] = Counter()
@@ -78,6 +87,7 @@ class Session:
         self._closed = False
         self._listeners = _listeners(config, directory)
         self._spool = Spool(directory / ".hsm")
+        self._log = log_path(directory / ".hsm", owner.epoch)
         records = directory / ".hsm" / "results"
         self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners, failures)
 
@@ -101,20 +111,30 @@ class Session:
         """
         self._engine.record(ev.TasksPlanned(len(job_overrides)))
         order: list[int] = []
-        self._engine.run(self._tasks(job_overrides, first_index, order))
+        with self._signals.heard_by(self._signalled):
+            self._engine.run(self._tasks(job_overrides, first_index, order))
         ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
         return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
 
-    def close(self, status: str = "finished", reason: str = "", *, at_once: bool = False) -> None:
-        """End the sweep: stop the sources, write the reports, give up the directory. Idempotent.
+    def close(self, status: str = "finished", reason: str = "", interrupt: SweepInterrupted | None = None) -> None:
+        """End the sweep: part from the sources, write the reports, give up the directory. Idempotent.
 
-        Tasks that still run get their grace time, or none with `at_once`.
+        Tasks that still run get their grace time, or none where the interrupt says so. A signal
+        that comes meanwhile shortens that; unless the sweep was interrupted anyway it has its
+        usual effect once all is closed.
         """
         if self._closed:
             return
         self._closed = True
-        self._lanes.stop(0.0 if at_once else self._config.grace + 5.0)
+        if interrupt is None and self._signals.struck:
+            interrupt = SweepInterrupted.by(self._signals.struck)
+            status, reason = "interrupted", str(interrupt)
+        at_once = interrupt is not None and interrupt.at_once
+        part = self._lanes.leave if interrupt is not None and interrupt.leave else self._lanes.stop
+        late = self._part(part, 0.0 if at_once else self._config.grace + CLEARANCE)
         try:
+            if interrupt is not None and interrupt.leave:
+                self._tell_left()
             self._engine.record(ev.SweepFinished(status, reason))
             self._journal.sync()
             for listener in self._listeners:
@@ -125,12 +145,49 @@ class Session:
         finally:
             self._journal.close()
             self._owner.release()
+            kept = self._signals.give_back()
+        if interrupt is None and (late or kept):
+            os.kill(os.getpid(), late or kept)
 
     def abandon(self) -> None:
-        """Stop the sources and write nothing: another launcher owns the sweep now."""
+        """Part from the sources and write nothing: another launcher owns the sweep now."""
         self._closed = True
-        self._lanes.stop(0.0)
+        self._lanes.leave(0.0)
         self._journal.close()
+        self._signals.give_back()
+
+    def _part(self, part: Callable[[float], None], timeout: float) -> int:
+        """Stop or leave the sources; returns the signal that came meanwhile, 0 if none did."""
+        came: list[int] = []
+
+        def hurry(signum: int) -> None:
+            if signum != signal.SIGHUP:
+                came.append(signum)
+                raise KeyboardInterrupt
+
+        try:
+            with self._signals.heard_by(hurry):
+                part(timeout)
+        except KeyboardInterrupt:
+            part(0.0)
+        return came[0] if came else 0
+
+    def _signalled(self, signum: int) -> None:
+        if signum != signal.SIGHUP:
+            self._engine.post(Signal(signum))
+            return
+        words = f"the launcher goes on without its terminal; what it prints goes to {self._log}"
+        if not self._log.exists():
+            words = f"the launcher goes on without its terminal; what it prints is lost, {self._log} can't be written"
+        self._engine.post(ev.Note("WARNING", words))
+
+    def _tell_left(self) -> None:
+        """Journal how many tasks go on without a launcher."""
+        for source in self._lanes:
+            count = self.state.sources[source.name].active if source.name in self.state.sources else 0
+            if count and source.outlives_launcher:
+                words = f"{plural(count, 'task')} left running on {source.name}; hsm complete {self.id} takes over"
+                self._engine.record(ev.Note("WARNING", words, source=source.name))
 
     def _tasks(self, jobs: Sequence[Sequence[str]], first_index: int, order: list[int]) -> Iterator[Task]:
         """The tasks to run, made as the engine asks for them; `order` gets every job's index."""
@@ -211,8 +268,11 @@ def open_session(
     hsm = directory / ".hsm"
     resumed = claim(directory, config)
     owner: Owner | None = None
+    signals: Signals | None = None
     try:
         owner = Owner.acquire(hsm, takeover=config.takeover)
+        signals = Signals(functools.partial(let_go_of_terminal, log_path(hsm, owner.epoch)))
+        signals.take()
         for name in ("results", "control", "agents"):
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
         entry = entries.find_entry(function)
@@ -220,6 +280,8 @@ def open_session(
         past = replay(hsm / "journal.jsonl") if resumed else None
         journal = Journal.create(hsm / "journal.jsonl") if past is None else Journal.open(hsm / "journal.jsonl", past)
     except BaseException:
+        if signals is not None:
+            signals.give_back()
         if owner is not None:
             owner.release()
         if not resumed:
@@ -242,7 +304,7 @@ def open_session(
     composer = Composer(context.config_loader, hydra_config)
     returns = ReturnContext(directory, composer, config.raise_on_failure, lambda name: _trusted(name, config, state))
     failures = FailureLimit(config.fail_fast, all_known=launches_once(hydra_config))
-    session = Session(config, directory, journal, owner, state, lanes, returns, failures)
+    session = Session(config, directory, journal, owner, state, lanes, returns, failures, signals)
     session.start(first, sweep)
     return session
 

@@ -1,29 +1,87 @@
-"""Signals of the launcher, handed to whoever decides about them."""
+"""What SIGINT, SIGTERM and SIGHUP do to a launcher while it holds a sweep."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""each asks for the end of the sweep"""
 
-@contextmanager
-def caught(signums: Sequence[signal.Signals], post: Callable[[int], None]) -> Iterator[None]:
-    """Give these signals to `post`, by number, instead of what they did; afterwards all is as before.
+Listener = Callable[[int], None]
+"""Is given a signal's number inside the signal's handler: it may hand that on or raise, and do nothing else."""
 
-    `post` runs inside a signal handler: it may only hand the number on. Outside the main thread,
-    where Python allows no handlers, signals stay as they are.
+
+class Signals:
+    """The launcher's signals, from `take` to `give_back`.
+
+    They go to whoever listens. While nobody does - the sweep is being opened, a sweeper thinks
+    between two batches - the first that asks for the end is kept for the next one to listen; the
+    second ends the process, as Python would.
+
+    SIGHUP says that the terminal is gone: `hung_up` is called at once, in the handler, and says
+    whether that changed anything. If so, the listener is told.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Any] = {
-        signum: signal.signal(signum, lambda number, frame: post(number)) for signum in signums
-    }
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+
+    def __init__(self, hung_up: Callable[[], bool]) -> None:
+        self.struck = 0
+        """the signal that ended the process because nobody heard it, 0 for none"""
+        self._hung_up = hung_up
+        self._listener: Listener | None = None
+        self._kept: list[int] = []
+        self._before: dict[signal.Signals, Any] = {}
+
+    def take(self) -> None:
+        """Handle the signals from now on, but for those that were ignored before, as under nohup.
+
+        Outside the main thread, where Python allows no handlers, all stay as they are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in (*ENDING, signal.SIGHUP):
+            before = signal.getsignal(signum)
+            if before not in (signal.SIG_IGN, None):  # None: set by other than Python code, and can't be given back
+                self._before[signum] = before
+                signal.signal(signum, self._handle)
+
+    def give_back(self) -> int:
+        """Let signals do again what they did before; idempotent. Returns the one that nobody heard, 0 for none."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+        return next((signum for signum in self._kept if signum in ENDING), 0)
+
+    @contextmanager
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """Give the signals to `listener` meanwhile, those first that were kept for it."""
+        before, self._listener = self._listener, listener
+        try:
+            while self._kept:
+                listener(self._kept.pop(0))
+            yield
+        finally:
+            self._listener = before
+
+    def _handle(self, signum: int, frame: object) -> None:
+        if signum == signal.SIGHUP and not self._hung_up():
+            return
+        if self._listener is not None:
+            self._listener(signum)
+        elif signum not in ENDING or not any(kept in ENDING for kept in self._kept):
+            self._kept.append(signum)
+            _tell(signum)
+        else:
+            self.struck = signum
+            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+
+
+def _tell(signum: int) -> None:
+    if signum in ENDING:
+        words = f"\n{signal.Signals(signum).name}: the sweep ends as soon as it can; once more ends at once\n"
+        # Not by way of sys.stderr, which may be in the middle of a write.
+        with contextlib.suppress(OSError):
+            os.write(2, words.encode())

@@ -338,3 +338,11 @@ class SourceSuite:
         bench.source.stop(5.0)
         for index in range(2):
             assert not alive(int(bench.output(index, "pid").read_text()))
+
+    def test_leave_lets_run_what_needs_no_launcher(self, bench: Bench) -> None:
+        attempt = bench.attempt(0, "do=hang", "stubborn=true")
+        bench.source.submit([attempt])
+        bench.wait_for_file(bench.output(0, "hanging"))
+        bench.source.leave(5.0)
+        bench.source.leave(5.0)
+        assert alive(int(bench.output(0, "pid").read_text())) == bench.source.outlives_launcher

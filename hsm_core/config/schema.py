@@ -156,7 +156,8 @@ class HsmConfig:
     on_existing: str = "refuse"
     """refuse, resume or overwrite a sweep that the directory holds already"""
     on_interrupt: str = "cancel"
-    """cancel or detach"""
+    """what SIGINT and SIGTERM do: `cancel` ends all running tasks, `detach` leaves those running that don't need
+    the launcher; tasks of local sources do"""
     resume: bool = False
     retry_failed: bool = False
     """with resume: run failed tasks again too"""

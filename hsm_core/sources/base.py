@@ -58,6 +58,9 @@ class Source(ABC):
     """
 
     type: str
+    outlives_launcher: bool = False
+    """Whether attempts can go on without a launcher, for the next one's `attach` to find them. Such a
+    source has a `leave` of its own."""
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         self.name = name
@@ -133,5 +136,15 @@ class Source(ABC):
     def stop(self, timeout: float = 10.0) -> None:
         """End everything that still runs there, within `timeout` seconds; idempotent.
 
-        Afterwards no process of ours is left and nothing more is posted.
+        Afterwards no process of ours is left and nothing more is posted. A call that an
+        exception left (Ctrl-C) may be followed by another with less time.
         """
+
+    def leave(self, timeout: float = 10.0) -> None:
+        """Disconnect, within `timeout` seconds, and let run what can run without a launcher; idempotent.
+
+        It is called in place of `stop`. Afterwards nothing more is posted; attempts that had not
+        ended go on, and `attach` of a later launcher takes them over. What can't go on has ended
+        as by `stop`: all of it, where `outlives_launcher` is false.
+        """
+        self.stop(timeout)

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from hsm_core import events as ev
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.control import Command, Spool
-from hsm_core.engine import Engine, Listener
+from hsm_core.engine import Engine, Listener, Signal
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.owner import Owner
+from hsm_core.signals import Signals
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.strategies import Strategy, load_strategy
@@ -49,7 +50,8 @@ class FakeSource(Source):
     """Ends attempts as `ending` says when they are submitted; where that says None, when it is told to.
 
     `refusals`: what `submit` raises, call by call, None for a call that is taken. `gate`: `start` waits for it.
-    `broken`: what `start` raises. `stubborn`: attempts don't end when they are cancelled.
+    `broken`: what `start` raises. `stubborn`: attempts don't end when they are cancelled. `outlives`: they need no
+    launcher.
     """
 
     type = "fake"
@@ -64,8 +66,10 @@ class FakeSource(Source):
         gate: threading.Event | None = None,
         broken: Exception | None = None,
         stubborn: bool = False,
+        outlives: bool = False,
     ) -> None:
         super().__init__(name, SourceConfig("fake"), slots)
+        self.outlives_launcher = outlives
         self.ending = ending
         self.active: dict[int, Attempt] = {}
         """the running attempt of each task"""
@@ -147,6 +151,10 @@ class FakeSource(Source):
     def stop(self, timeout: float = 10.0) -> None:
         self.active.clear()
 
+    def leave(self, timeout: float = 10.0) -> None:
+        if not self.outlives_launcher:
+            self.stop(timeout)
+
 
 class _Pulse(Spool):
     """The spool of a rig."""
@@ -221,7 +229,13 @@ class Rig:
         if not self._started:
             self._started = True
             self.engine.start(self._sweep)
-        self.engine.run(jobs)
+        signals = Signals(lambda: False)
+        signals.take()
+        try:
+            with signals.heard_by(lambda signum: self.engine.post(Signal(signum))):
+                self.engine.run(jobs)
+        finally:
+            signals.give_back()
 
     def once(self, kind: type[E], *actions: Callable[[E], object], **fields: Any) -> None:
         """Do these, in the engine's thread, at the first event of this kind which has these fields."""

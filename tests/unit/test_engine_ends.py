@@ -253,6 +253,65 @@ def test_a_second_signal_does_not_wait_for_the_tasks(tmp_path: Path, second: int
         assert {a.task.index for a in source.cancelled} == {0, 1}
 
 
+DETACH = HsmConfig(on_interrupt="detach")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_on_interrupt_detach_leaves_those_running_that_need_no_launcher(
+    tmp_path: Path, signum: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, far = FakeSource("here", 2, held), FakeSource("far", 1, held, outlives=True)
+    with Rig(tmp_path, here, far, config=DETACH) as rig:
+        rig.once(ev.AttemptStarted, lambda e: kill(signum), task=2)
+        with pytest.raises(SweepInterrupted, match=signum.name) as caught:
+            rig.run(6)
+        assert caught.value.leave
+        left = [a.task.index for a in far.active.values()]
+        assert (len(left), far.cancelled) == (1, [])
+        assert sorted([*cancels(rig), *left]) == [0, 1, 2]
+        assert rig.state.active == 1
+    assert "ending the running tasks but those on far" in caplog.text
+
+
+def test_what_was_left_running_is_taken_over(tmp_path: Path) -> None:
+    far = FakeSource("far", 1, held, outlives=True)
+    with Rig(tmp_path, far, config=DETACH) as rig:
+        rig.once(ev.AttemptStarted, lambda e: kill(signal.SIGINT))
+        with pytest.raises(SweepInterrupted):
+            rig.run(1)
+        attempt = far.active[0]
+    later = FakeSource("far", 1)
+    with Rig(tmp_path, later, config=DETACH) as rig:
+        rig.engine.adopt({"far": [attempt]})
+
+        def end() -> None:
+            if later.active:
+                later.finish(0)
+
+        rig.idle = end
+        rig.run([attempt.task])
+        assert later.submitted == []
+        assert rig.count(TaskState.COMPLETED) == 1
+
+
+def test_by_default_nothing_is_left_running(tmp_path: Path) -> None:
+    far = FakeSource("far", 1, held, outlives=True)
+    with Rig(tmp_path, far) as rig:
+        rig.once(ev.AttemptStarted, lambda e: kill(signal.SIGINT))
+        with pytest.raises(SweepInterrupted) as caught:
+            rig.run(1)
+        assert (caught.value.leave, cancels(rig)) == (False, [0])
+
+
+def test_a_cancelled_sweep_leaves_nothing_running(tmp_path: Path) -> None:
+    far = FakeSource("far", 1, held, outlives=True)
+    with Rig(tmp_path, far, config=DETACH) as rig:
+        rig.once(ev.AttemptStarted, lambda e: send(rig.hsm, "cancel"))
+        with pytest.raises(SweepInterrupted) as caught:
+            rig.run(1)
+        assert (caught.value.leave, cancels(rig)) == (False, [0])
+
+
 def test_tasks_that_do_not_end_are_left_after_their_grace_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = FakeSource("a", 1, held, stubborn=True)
     real, jump = time.monotonic, 0.0
