@@ -80,6 +80,7 @@ class Owner:
         record = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "boot": _boot_id(),
             "started": started,
             "since_boot": since_boot,
             "epoch": epoch,
@@ -144,7 +145,8 @@ def _read(hsm_dir: Path, epoch: int) -> OwnerInfo:
     try:
         record = json.loads(path.read_text("utf-8"))
         host, pid = str(record["host"]), int(record["pid"])
-        alive = _alive(pid, record["since_boot"], record["started"]) if host == socket.gethostname() else None
+        start = record.get("boot"), record["since_boot"], record["started"]
+        alive = _alive(pid, *start) if host == socket.gethostname() else None
         since = datetime.fromisoformat(record["since"]).timestamp()
         return OwnerInfo(host, pid, epoch, since, record["released"] is True, alive)
     except FileNotFoundError:
@@ -153,8 +155,14 @@ def _read(hsm_dir: Path, epoch: int) -> OwnerInfo:
         return OwnerInfo("", 0, epoch, path.stat().st_mtime, False, None)
 
 
-def _alive(pid: int, since_boot: float, started: float) -> bool | None:
-    """Whether this very process still runs, not another one which got its pid."""
+def _alive(pid: int, boot: str | None, since_boot: float, started: float) -> bool | None:
+    """Whether this very process still runs, not another one which got its pid.
+
+    After a reboot a service may well get the same pid, as long after the boot as before: the
+    boot itself tells them apart, where the system names it.
+    """
+    if boot is not None and boot != _boot_id():
+        return False
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
@@ -165,6 +173,14 @@ def _alive(pid: int, since_boot: float, started: float) -> bool | None:
     except psutil.AccessDenied:
         return None
     return abs(now_since_boot - since_boot) < _SAME or abs(now_started - started) < _SAME
+
+
+def _boot_id() -> str | None:
+    """Linux's name of the time between two boots (random(4)); None elsewhere."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
 
 
 def _process_start(pid: int) -> tuple[float, float]:

@@ -163,6 +163,20 @@ def test_a_process_that_got_the_pid_of_a_dead_owner_is_not_the_owner(hsm_dir: Pa
     assert Owner.acquire(hsm_dir).epoch == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its boots")
+def test_a_process_with_the_pid_of_an_owner_from_before_a_reboot_is_not_the_owner(hsm_dir: Path) -> None:
+    """Though it started as long after its boot: services do, at every boot."""
+    Owner.acquire(hsm_dir)
+    rewrite(hsm_dir, boot="5c1d9f3e-0000-4000-8000-000000000000")
+    assert info(hsm_dir).alive is False
+
+
+def test_an_owner_file_that_names_no_boot_is_read(hsm_dir: Path) -> None:
+    Owner.acquire(hsm_dir)
+    rewrite(hsm_dir, boot=None)
+    assert info(hsm_dir).alive is True
+
+
 @pytest.mark.parametrize("moved", ["started", "since_boot"])
 def test_an_owner_stays_alive_when_the_clock_is_set(hsm_dir: Path, moved: str) -> None:
     Owner.acquire(hsm_dir)
