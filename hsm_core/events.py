@@ -192,10 +192,14 @@ class Note(Event, frozen=True):
 
 
 class SweepFinished(Event, frozen=True):
-    """The launcher is done with the sweep. `status`: finished, interrupted or stopped."""
+    """The launcher is done with the sweep. `status`: finished, interrupted or stopped.
+
+    `exit_code`: the launcher's own, unless the app goes on to another one.
+    """
 
     status: str
     reason: str = ""
+    exit_code: int | None = None
 
 
 SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | Note

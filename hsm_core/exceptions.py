@@ -8,6 +8,7 @@ HsmError
     SweepExists        the directory holds a sweep already
     SweepNotFound      no sweep of that id
     SweepBusy          another launcher owns the sweep
+    SweepNotBegun      a detached launcher ended before its sweep began
     SweepChanged       a resume whose configuration differs from the recorded one
     Superseded         a newer launcher took the sweep over; this one must stop
     JournalError       the journal is corrupt, torn in the middle or of a newer format
@@ -67,6 +68,18 @@ class SweepBusy(SweepError):
     """Another launcher owns the sweep."""
 
 
+class SweepNotBegun(SweepError):
+    """A detached launcher ended before its sweep began. `said` is all that it printed.
+
+    `exit_code` is the launcher's, as a shell tells it: 128 and more for a signal.
+    """
+
+    def __init__(self, said: str, returncode: int) -> None:
+        self.said = said
+        self.exit_code = returncode if returncode >= 0 else 128 - returncode
+        super().__init__(f"The launcher ended with exit code {self.exit_code} before the sweep began.")
+
+
 class SweepChanged(SweepError):
     """A resume whose configuration differs from the recorded one."""
 
@@ -80,7 +93,13 @@ class JournalError(SweepError):
 
 
 class SweepStopped(HsmError):
-    """The sweep ended before all of its tasks did; it can be completed later."""
+    """The sweep ended before all of its tasks did; it can be completed later.
+
+    `status` is how the journal calls that; `exit_code` is the launcher's then.
+    """
+
+    status = "stopped"
+    exit_code = 1
 
 
 class SweepInterrupted(SweepStopped):
@@ -90,8 +109,11 @@ class SweepInterrupted(SweepStopped):
     second signal asked not to wait for the tasks' grace time.
     """
 
+    status = "interrupted"
+
     def __init__(self, message: str, signum: int = 0, *, leave: bool = False) -> None:
         self.signum = signum
+        self.exit_code = 128 + signum if signum else 1
         self.leave = leave
         self.at_once = False
         super().__init__(message)

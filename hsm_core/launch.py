@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsm_core import entry, selection
 from hsm_core.config import HsmConfig
 from hsm_core.config import load as config_load
-from hsm_core.exceptions import SweepInterrupted, SweepStopped
+from hsm_core.exceptions import SweepStopped
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.plan import make_plan, show_plan
 from hsm_core.session import Session, open_session
@@ -60,16 +60,11 @@ def choose_sources(config: HsmConfig) -> Lanes:
 
 
 def stopped(session: Session, why: SweepStopped) -> NoReturn:
-    """Close a sweep that ended before its tasks, say how to go on, and end the process.
-
-    The exit code is 128 + the signal's number after a signal, else 1.
-    """
-    interrupt = why if isinstance(why, SweepInterrupted) else None
-    status = "stopped" if interrupt is None else "interrupted"
-    session.close(status, str(why), interrupt)
+    """Close a sweep that ended before its tasks, say how to go on, and end the process with its exit code."""
+    session.close(why)
     log.error("%s", why)
     log.error("To go on: hsm complete %s", session.id)
-    raise SystemExit(128 + interrupt.signum if interrupt is not None and interrupt.signum else 1)
+    raise SystemExit(why.exit_code)
 
 
 def plan_only(

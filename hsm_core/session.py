@@ -34,7 +34,7 @@ from hsm_core.control import Spool
 from hsm_core.debris import remove_half_written
 from hsm_core.ending import CLEARANCE
 from hsm_core.engine import Engine, Signal
-from hsm_core.exceptions import SweepInterrupted
+from hsm_core.exceptions import SweepInterrupted, SweepStopped
 from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
@@ -116,26 +116,26 @@ class Session:
         ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
         return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
 
-    def close(self, status: str = "finished", reason: str = "", interrupt: SweepInterrupted | None = None) -> None:
+    def close(self, why: SweepStopped | None = None) -> None:
         """End the sweep: part from the sources, write the reports, give up the directory. Idempotent.
 
-        Tasks that still run get their grace time, or none where the interrupt says so. A signal
-        that comes meanwhile shortens that; unless the sweep was interrupted anyway it has its
-        usual effect once all is closed.
+        `why`: what ended it before its tasks did. Those that still run get their grace time, or
+        none where an interrupt says so. A signal that comes meanwhile shortens that; unless the
+        sweep was interrupted anyway it has its usual effect once all is closed.
         """
         if self._closed:
             return
         self._closed = True
-        if interrupt is None and self._signals.struck:
-            interrupt = SweepInterrupted.by(self._signals.struck)
-            status, reason = "interrupted", str(interrupt)
+        if why is None and self._signals.struck:
+            why = SweepInterrupted.by(self._signals.struck)
+        interrupt = why if isinstance(why, SweepInterrupted) else None
         at_once = interrupt is not None and interrupt.at_once
         part = self._lanes.leave if interrupt is not None and interrupt.leave else self._lanes.stop
         late = self._part(part, 0.0 if at_once else self._config.grace + CLEARANCE)
         try:
             if interrupt is not None and interrupt.leave:
                 self._tell_left()
-            self._engine.record(ev.SweepFinished(status, reason))
+            self._engine.record(self._last_line(why))
             self._journal.sync()
             for listener in self._listeners:
                 listener.close()
@@ -148,6 +148,12 @@ class Session:
             kept = self._signals.give_back()
         if interrupt is None and (late or kept):
             os.kill(os.getpid(), late or kept)
+
+    def _last_line(self, why: SweepStopped | None) -> ev.SweepFinished:
+        if why is not None:
+            return ev.SweepFinished(why.status, str(why), why.exit_code)
+        failed = self.state.counts[TaskState.FAILED] > 0 and self._config.raise_on_failure
+        return ev.SweepFinished("finished", exit_code=1 if failed else 0)
 
     def abandon(self) -> None:
         """Part from the sources and write nothing: another launcher owns the sweep now."""

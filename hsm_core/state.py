@@ -86,6 +86,8 @@ class SweepState:
     status: str = "empty"
     """empty, running, finished, interrupted or stopped"""
     reason: str = ""
+    exit_code: int | None = None
+    """the launcher's, once it is done with the sweep; None before, and in journals of earlier versions"""
     epoch: int = 0
     planned: int = 0
     """tasks the sweepers announced"""
@@ -159,7 +161,7 @@ def _sweep_started(state: SweepState, e: ev.SweepStarted, at: float) -> None:
 
 
 def _sweep_resumed(state: SweepState, e: ev.SweepResumed, at: float) -> None:
-    state.status, state.reason, state.ended_at = "running", "", None
+    state.status, state.reason, state.exit_code, state.ended_at = "running", "", None, None
     state.epoch = max(state.epoch, e.epoch)
     state.planned = 0
     for source in state.sources.values():
@@ -167,7 +169,7 @@ def _sweep_resumed(state: SweepState, e: ev.SweepResumed, at: float) -> None:
 
 
 def _sweep_finished(state: SweepState, e: ev.SweepFinished, at: float) -> None:
-    state.status, state.reason, state.ended_at = e.status, e.reason, at
+    state.status, state.reason, state.exit_code, state.ended_at = e.status, e.reason, e.exit_code, at
 
 
 def _source_started(state: SweepState, e: ev.SourceStarted, at: float) -> None:

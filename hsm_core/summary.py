@@ -94,6 +94,13 @@ def condition(state: SweepState, owner: OwnerInfo | None) -> str:
     return state.status
 
 
+def exit_code(state: SweepState) -> int:
+    """The exit code with which the launcher of an ended sweep left it."""
+    if state.exit_code is not None:
+        return state.exit_code
+    return 0 if state.status == "finished" and not state.counts[TaskState.FAILED] else 1
+
+
 def status_words(now: Figures) -> str:
     """The status for people, with its reason, or the way on where the launcher is gone."""
     if now.status == LAUNCHER_GONE:

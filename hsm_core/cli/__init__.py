@@ -8,6 +8,7 @@ import sys
 import rich_click as click
 
 from hsm_core import __version__
+from hsm_core.cli.attach import attach
 from hsm_core.cli.audit import audit
 from hsm_core.cli.cancel import cancel
 from hsm_core.cli.complete import complete
@@ -25,7 +26,7 @@ def hsm() -> None:
     """Run one Hydra sweep over every computer you have."""
 
 
-for _command in (run, complete, monitor, sweeps, results, cancel, audit, journal):
+for _command in (run, complete, attach, monitor, sweeps, results, cancel, audit, journal):
     hsm.add_command(_command)
 
 

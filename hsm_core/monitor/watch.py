@@ -12,7 +12,7 @@ from hsm_core.event_text import Line, line
 from hsm_core.journal import Tail
 from hsm_core.owner import current
 from hsm_core.state import SweepState, apply
-from hsm_core.summary import LAUNCHER_GONE, Figures, count_words, eta_words, figures, status_words
+from hsm_core.summary import LAUNCHER_GONE, Figures, count_words, eta_words, exit_code, figures, status_words
 from hsm_core.text import clock
 
 RECENT = 10
@@ -53,6 +53,16 @@ class Watch:
     def over(self) -> bool:
         """Whether nothing more is to come."""
         return self.figures.status not in ("empty", "running")
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code with which the launcher left the sweep, once that is over."""
+        return exit_code(self._state)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the launcher that runs the sweep, or ran it last."""
+        return self._state.epoch
 
     @property
     def launcher_gone(self) -> bool:

@@ -68,7 +68,7 @@ class HsmLauncher(Launcher):
             raise CompactHydraException(str(e)) from e
         except BaseException as e:
             if self._session is not None:
-                self._session.close("stopped", f"{type(e).__name__}: {e}")
+                self._session.close(SweepStopped(f"{type(e).__name__}: {e}"))
             raise
 
     def _close_at_the_end(self, session: Session) -> None:
