@@ -136,6 +136,8 @@ class Engine:
         Raises SweepStopped when the sweep was stopped before; what ran has been ended by then.
         """
         self._backlog.open(tasks)
+        self._fill()
+        self._drain()  # a signal since the last run above all: then nothing is started
         while True:
             self._fill()
             self._dispatch()
@@ -241,14 +243,19 @@ class Engine:
             self._look_at_spool()
             return
         self._owner.check()
+        self._handle(message)
+        self._drain()
+        if time.monotonic() >= self._next_look:
+            self._look_at_spool()
+
+    def _drain(self) -> None:
+        """Handle everything that is in the queue by now."""
         while True:
-            self._handle(message)
             try:
                 message = self._queue.get_nowait()
             except queue.Empty:
-                break
-        if time.monotonic() >= self._next_look:
-            self._look_at_spool()
+                return
+            self._handle(message)
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, ev.AttemptFinished):

@@ -22,7 +22,7 @@ class Signals:
 
     They go to whoever listens. While nobody does - the sweep is being opened, a sweeper thinks
     between two batches - the first that asks for the end is kept for the next one to listen; the
-    second ends the process, as Python would.
+    second ends the process by SystemExit, with 128 and the signal's number as its exit code.
 
     SIGHUP says that the terminal is gone: `hung_up` is called at once, in the handler, and says
     whether that changed anything. If so, the listener is told.
@@ -76,7 +76,7 @@ class Signals:
             _tell(signum)
         else:
             self.struck = signum
-            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+            raise SystemExit(128 + signum)
 
 
 def _tell(signum: int) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_core.audit import Finding, gather, judge, read_account
 from hsm_core.journal import replay
+from hsm_core.owner import current
 from hsm_core.sources.local import marked_processes
 from hsm_core.state import SweepState
 from hsm_core.task import TaskState
@@ -61,14 +67,28 @@ class Sweep:
         command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
         return self._start([*before, *command, *overrides])
 
+    def launch_on_terminal(self, *overrides: str) -> int:
+        """Start a launcher on a terminal of its own; returns the other end, whose closing closes the terminal."""
+        ours, terminal = pty.openpty()
+        command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
+        self._start([*command, *overrides], stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=_control)
+        os.close(terminal)
+        return ours
+
     def complete(self, *options: str) -> subprocess.Popen[bytes]:
         return self._start([sys.executable, "-m", "hsm_core", "complete", str(self.directory), *options])
 
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def hsm(self, *arguments: str, code: int = 0) -> str:
+        """Run a command that looks at the sweep, or starts a launcher of its own; returns all it printed."""
+        command = [sys.executable, "-m", "hsm_core", *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def _start(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
-            self.launcher = subprocess.Popen(
-                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            ours: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self.launcher = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **(ours | streams))
         return self.launcher
 
     def kill(self, signum: signal.Signals = signal.SIGKILL) -> int:
@@ -76,6 +96,11 @@ class Sweep:
         assert self.launcher is not None
         self.launcher.send_signal(signum)
         return self.launcher.wait(60)
+
+    def signal_group(self, signum: signal.Signals) -> None:
+        """Signal the launcher's process group, as a terminal does."""
+        assert self.launcher is not None
+        os.killpg(self.launcher.pid, signum)
 
     def open_gate(self) -> None:
         (self.folder / "gate").touch()
@@ -129,6 +154,11 @@ class Sweep:
         wait_until(lambda: not marked_processes(f"{self.directory}:"), "the last process of the sweep to end")
 
 
+def _control() -> None:
+    """Make standard input the controlling terminal of this new session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
     sweep = Sweep(tmp_path)
@@ -136,4 +166,18 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
     if sweep.launcher is not None and sweep.launcher.poll() is None:
         os.killpg(sweep.launcher.pid, signal.SIGKILL)
         sweep.launcher.wait()
+    owner = current(sweep.directory / ".hsm")
+    if owner is not None and owner.alive and owner.pid != os.getpid():  # a detached one
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(owner.pid, signal.SIGKILL)
     sweep.wait_for_peace()
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Launchers obey SIGINT, also where the tests themselves run in a background that ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -7,8 +7,6 @@ import random
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from hsm_core.sources.local import marked_processes
 from hsm_core.task import TaskState
 from hsm_core.testing import alive, wait_until
@@ -111,37 +109,6 @@ def test_complete_only_some_tasks(sweep: Sweep) -> None:
     assert sweep.complete().wait(60) == 0, sweep.said()
     assert set(sweep.finished()) == set(range(8))
     sweep.audit()
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_one_signal_ends_everything_in_order(sweep: Sweep, signum: signal.Signals, code: int) -> None:
-    sweep.launch(POINTS, "+gated=2")
-    sweep.wait_for(3, "starts")
-    running = [int(sweep.output(index, "starts").read_text()) for index in (2, 3)]
-    assert sweep.kill(signum) == code
-    assert not any(alive(pid) for pid in running)
-    state = sweep.state()
-    assert state.status == "interrupted"
-    assert (state.counts[TaskState.COMPLETED], state.active, state.counts[TaskState.FAILED]) == (2, 0, 0)
-    assert f"hsm complete {state.id}" in sweep.said()
-    sweep.audit()
-    sweep.open_gate()
-    assert sweep.complete().wait(60) == 0, sweep.said()
-    assert set(sweep.finished()) == set(range(8))
-
-
-def test_a_second_signal_ends_at_once(sweep: Sweep) -> None:
-    app = sweep.folder / "app.py"
-    app.write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + app.read_text())
-    launcher = sweep.launch(POINTS, "+gated=0", "hydra.launcher.grace=600", "hydra.launcher.worker=spawn")
-    sweep.wait_for(1, "starts")
-    running = int(sweep.output(1, "starts").read_text())
-    launcher.send_signal(signal.SIGINT)
-    wait_until(lambda: "once more ends at once" in sweep.said(), "the launcher to take note")
-    assert sweep.kill(signal.SIGINT) == 130
-    sweep.wait_for_peace()
-    assert not alive(running)
-    assert {finding.kind for finding in sweep.findings()} == {"active"}, "nobody waited for their ends"
 
 
 def test_a_running_sweep_is_not_completed(sweep: Sweep) -> None:
