@@ -40,6 +40,8 @@ class OwnerInfo:
     released: bool
     alive: bool | None
     """whether its process runs; None: it ran on another host, or can't be told"""
+    stopped: bool = False
+    """whether its process is alive and stopped, as by Ctrl-Z: then it does nothing until it is continued"""
 
 
 class Owner:
@@ -148,7 +150,8 @@ def _read(hsm_dir: Path, epoch: int) -> OwnerInfo:
         start = record.get("boot"), record["since_boot"], record["started"]
         alive = _alive(pid, *start) if host == socket.gethostname() else None
         since = datetime.fromisoformat(record["since"]).timestamp()
-        return OwnerInfo(host, pid, epoch, since, record["released"] is True, alive)
+        stopped = alive is True and _is_stopped(pid)
+        return OwnerInfo(host, pid, epoch, since, record["released"] is True, alive, stopped)
     except FileNotFoundError:
         return OwnerInfo("", 0, epoch, time.time(), False, None)
     except (ValueError, KeyError, TypeError):
@@ -173,6 +176,13 @@ def _alive(pid: int, boot: str | None, since_boot: float, started: float) -> boo
     except psutil.AccessDenied:
         return None
     return abs(now_since_boot - since_boot) < _SAME or abs(now_started - started) < _SAME
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 
 def _boot_id() -> str | None:

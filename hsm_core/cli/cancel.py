@@ -41,6 +41,7 @@ def _ask(entry: RegistryEntry, wait: float) -> CommandDone:
     from hsm_core.exceptions import SweepError
     from hsm_core.journal import Tail, replay
     from hsm_core.owner import current
+    from hsm_core.text import printable
 
     hsm_dir = entry.directory / ".hsm"
     tail = Tail(hsm_dir / "journal.jsonl", replay(hsm_dir / "journal.jsonl"))
@@ -54,8 +55,11 @@ def _ask(entry: RegistryEntry, wait: float) -> CommandDone:
         for journaled in tail.poll():
             if isinstance(journaled.event, CommandDone) and journaled.event.id == command:
                 return journaled.event
-        if gone:
+        if owner is None or gone:
             raise SweepError(f"The launcher of {entry.id} ended without an answer; see hsm sweeps.")
+        who = f"The launcher of {entry.id}, pid {owner.pid} on {printable(owner.host)},"
+        if owner.stopped:
+            raise SweepError(f"{who} is stopped. It obeys once it goes on: kill -CONT {owner.pid}")
         if time.monotonic() >= deadline:
-            raise SweepError(f"The launcher of {entry.id} did not answer within {wait:g}s; the command stays with it.")
+            raise SweepError(f"{who} did not answer within {wait:g}s; the command stays with it.")
         time.sleep(_LOOK_EVERY)
