@@ -74,12 +74,17 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn
     try:
         os.execve(arguments[0], list(arguments), dict(environment))  # noqa: S606 - no shell is wanted
     except OSError as e:
-        if e.errno == errno.E2BIG:
-            raise HsmError(
-                "The lists of values make a command line longer than this system takes. "
-                "Write them as text that Hydra expands, such as range(0,10000), or split the sweep."
-            ) from e
-        raise HsmError(f"{printable(arguments[0])} can't be run: {e.strerror}") from e
+        raise cannot_run(arguments[0], e) from e
+
+
+def cannot_run(program: str, error: OSError) -> HsmError:
+    """What the system's refusal to run a program means."""
+    if error.errno == errno.E2BIG:
+        return HsmError(
+            "The lists of values make a command line longer than this system takes. "
+            "Write them as text that Hydra expands, such as range(0,10000), or split the sweep."
+        )
+    return HsmError(f"{printable(program)} can't be run: {error.strerror}")
 
 
 def _candidates(now: float) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--retry-failed", is_flag=True, help="Run failed tasks again too.")
 @click.option("--tasks", help="Only these, such as task_050:task_100 or task_003,task_007.")
 @click.option("--takeover", is_flag=True, help="Take the sweep from a launcher that may still live.")
+@click.option("--detach", is_flag=True, help="Return once the sweep goes on; it needs this terminal no more.")
 @output_options
 def complete(
     output: Output,
@@ -30,8 +32,10 @@ def complete(
     retry_failed: bool,
     tasks: str | None,
     takeover: bool,
+    detach: bool,
 ) -> None:
     """Run what is missing of SWEEP, with the command line that started it; finished tasks stay as they are."""
+    from hsm_core.cli.detached import run_detached
     from hsm_core.debris import finish_closing
     from hsm_core.journal import replay
     from hsm_core.registry import find
@@ -62,6 +66,9 @@ def complete(
     }
     assert state.started is not None, "a journal begins with the sweep's start"
     arguments = resume_arguments(state.started.argv, entry.directory, settings)
+    if detach:
+        run_detached(output, arguments, entry.directory, Path(state.started.cwd))
+        return
     os.chdir(state.started.cwd)
     become(arguments, os.environ)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -26,12 +27,14 @@ from hsm_core.cli.output import Column, Output, Table, output_options
 @click.option("--seed", type=int, help="Seed of the random strategy.")
 @click.option("--fail-fast", type=float, help="Stop after this many failed tasks, or this fraction of all.")
 @click.option("--retry-attempts", type=click.IntRange(min=0), help="How often a task that failed is tried again.")
+@click.option("--detach", is_flag=True, help="Return once the sweep has begun; it goes on without this terminal.")
 @click.option("--dry-run", is_flag=True, help="Show tasks, sources and mistakes, and run nothing.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 @output_options
-def run(output: Output, config: Path, dry_run: bool, overrides: tuple[str, ...], **options: Any) -> None:
+def run(output: Output, config: Path, detach: bool, dry_run: bool, overrides: tuple[str, ...], **options: Any) -> None:
     """Run the sweep that a sweep file describes. OVERRIDES are Hydra's and win over the file."""
     from hsm_core import sweep_launch
+    from hsm_core.cli.detached import run_detached
     from hsm_core.sweep_file import RunOptions, command_line, load
 
     cwd = Path.cwd()
@@ -44,7 +47,15 @@ def run(output: Output, config: Path, dry_run: bool, overrides: tuple[str, ...],
         _show_plan(output, arguments)
         return
     directory = sweep_launch.reserve_directory(cwd, time.time())
-    sweep_launch.become(command_line(sweep_file, program, str(directory), chosen), os.environ)
+    arguments = command_line(sweep_file, program, str(directory), chosen)
+    if not detach:
+        sweep_launch.become(arguments, os.environ)
+    try:
+        run_detached(output, arguments, cwd / directory, cwd)
+    except BaseException:
+        with contextlib.suppress(OSError):  # where there is a sweep in it, it stays
+            (cwd / directory).rmdir()
+        raise
 
 
 def _show_plan(output: Output, arguments: list[str]) -> None:

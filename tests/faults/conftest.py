@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.directory = folder / "sweep"
+        self.subdir: Callable[[int], str] = str
+        """a task's output directory, by its index"""
         self.log = folder / "launcher.log"
         self.launcher: subprocess.Popen[bytes] | None = None
         (folder / "app.py").write_text(APP)
@@ -106,7 +108,7 @@ class Sweep:
         (self.folder / "gate").touch()
 
     def output(self, index: int, name: str) -> Path:
-        return self.directory / str(index) / name
+        return self.directory / self.subdir(index) / name
 
     def wait_for(self, index: int, name: str) -> None:
         wait_until(self.output(index, name).exists, f"{name} of task {index}; the launcher said:\n{self.said()}")
