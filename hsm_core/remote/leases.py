@@ -60,8 +60,14 @@ class Lease:
         """Nothing is taken yet. `devices`: ids of those it may be. Raises GpuError where they can't be leased."""
         self._count = 1 if 0 < per_task < 1 else int(per_task)
         self._width = width(per_task)
-        self._files = {device: _open(device) for device in devices}
         self._came = time.monotonic_ns()
+        self._files: dict[str, int] = {}
+        try:
+            for device in devices:
+                self._files[device] = _open(device)
+        except GpuError:
+            self.release()
+            raise
 
     @property
     def devices(self) -> list[str]:

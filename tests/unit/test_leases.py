@@ -268,8 +268,10 @@ def test_what_stands_in_the_place_of_a_file_is_refused(
     with pytest.raises(GpuError) as caught:
         check([name])
     assert str(caught.value).startswith(f"{path}, by which users of this host share a GPU, {why}; ")
+    before = os.listdir("/proc/self/fd")
     with pytest.raises(GpuError):
-        Lease([name], 1)
+        Lease([device(), name], 1)
+    assert os.listdir("/proc/self/fd") == before, "a slot that fails so goes on to other attempts"
     assert not Path(f"{path}.target").exists()
 
 
