@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import pickle
@@ -79,11 +80,14 @@ def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn
     when it is done, and a frame `free` when another task may come. The process ends as an interpreter
     does, with its exit handlers run.
     """
+    # Thousands of nodes of configurations come before the task function; the collector would look at each of them.
+    collecting = gc.isenabled()
     following: Mapping[str, Any] | None = spec
     code = 0
     while following is not None and code == 0:
         mark(following)
-        code = _attempt(app, following, reports)
+        gc.disable()
+        code = _attempt(app, following, reports, collecting)
         reuse = following["reuse"] and code == 0
         if reuse:
             send(reports, "free", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -91,11 +95,11 @@ def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn
     _end(code)
 
 
-def _attempt(app: App, spec: Mapping[str, Any], reports: int) -> int:
-    """Run one task and report it; the exit code that belongs to it."""
+def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) -> int:
+    """Run one task, with the garbage collector on if `collecting`, and report it; the exit code that belongs to it."""
     code = 1
     try:
-        report = _run_job(app, spec, reports)
+        report = _run_job(app, spec, _Begin(reports, collecting))
         code = 0 if report["status"] == "completed" else 1
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
@@ -123,12 +127,12 @@ def _next_spec(specs: int) -> Mapping[str, Any] | None:
     return spec
 
 
-def _run_job(app: App, spec: Mapping[str, Any], reports: int) -> dict[str, Any]:
+def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin) -> dict[str, Any]:
     from hydra.core.utils import JobStatus, run_job
 
     config = app.composer.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
     callbacks = app.hydra_context.callbacks.callbacks
-    callbacks.insert(0, _Begin(reports))
+    callbacks.insert(0, begin)
     try:
         ret = run_job(
             hydra_context=app.hydra_context,
@@ -155,12 +159,15 @@ class _Begin:
     By then Hydra has made the output directory: the task's output goes there from now on.
     """
 
-    def __init__(self, reports: int) -> None:
+    def __init__(self, reports: int, collecting: bool) -> None:
         self._reports = reports
+        self._collecting = collecting
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         folder = config.hydra.runtime.output_dir
         redirect(folder)
+        if self._collecting:
+            gc.enable()
         send(self._reports, "running", {"output_dir": folder})
 
     def __getattr__(self, name: str) -> Any:
