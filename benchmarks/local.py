@@ -73,9 +73,10 @@ def run(folder: Path, way: str, tasks: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=folder) as out:
         command = [sys.executable, "app.py", "-m", *WAYS[way], f"hydra.sweep.dir={out}/sweep", f"x=range({tasks})"]
         began = Path(out, "began")
-        environment = {"BENCH_BEGAN": str(began), "XDG_STATE_HOME": f"{out}/state"}
+        environment = {**os.environ, "BENCH_BEGAN": str(began), "XDG_STATE_HOME": f"{out}/state"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have theirs
         start = time.perf_counter()
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, **environment})
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
         seconds = time.perf_counter() - start
         ended = len(list(Path(out, "sweep").glob("*/.hydra/config.yaml")))
         if ended != tasks:
