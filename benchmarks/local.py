@@ -83,6 +83,7 @@ def run(folder: Path, way: str, tasks: int) -> tuple[float, float]:
             raise SystemExit(f"{way} ran {ended} of {tasks} tasks")
         return seconds, began.stat().st_mtime - float(Path(f"{began}.imported").read_text())
 
+
 def measure(tasks: int, rounds: int, imports: float, ways: Sequence[str]) -> list[dict[str, float | str]]:
     """One row per launcher: milliseconds per task, times hsm, seconds to the first task (medians)."""
     with tempfile.TemporaryDirectory() as name:

@@ -35,6 +35,7 @@ from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
 from hsm_core.records import settle
 from hsm_core.retry import next_memory, retry_delay, shortage_advice
+from hsm_core.scribe import Scribe
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
@@ -76,7 +77,7 @@ class Engine:
     ) -> None:
         self.state = state
         self._config = config
-        self._journal = journal
+        self._scribe = Scribe(journal, owner)
         self._owner = owner
         self._lanes = lanes
         self._spool = spool
@@ -101,8 +102,11 @@ class Engine:
         self._queue.put(message)
 
     def record(self, event: ev.Event) -> None:
-        """Write an event to the journal, fold it into the state and tell the listeners."""
-        at = self._journal.append(event)
+        """Write an event to the journal, fold it into the state and tell the listeners.
+
+        Raises Superseded, with nothing written or told, once another launcher owns the sweep.
+        """
+        at = self._scribe.append(event)
         apply(self.state, event, at)
         for listener in list(self._listeners):
             try:
@@ -145,10 +149,10 @@ class Engine:
                 break
             self._check_sources()
             if self._ending.why is not None and self._ending.reached(self._attempts.values()):
-                self._journal.sync()
+                self._scribe.sync()
                 raise self._ending.why
             self._wait()
-        self._journal.sync()
+        self._scribe.sync()
 
     # --- tasks come in and go out
 
@@ -185,7 +189,7 @@ class Engine:
         self._backlog.put_first(*passed)
         if batches:
             self._owner.check()
-            self._journal.sync()
+            self._scribe.sync()
         for name, batch in batches.items():
             self._submit(name, batch)
 
@@ -232,7 +236,7 @@ class Engine:
 
         What that brings is synced with the intents that follow from it, or before the next wait.
         """
-        self._journal.sync()
+        self._scribe.sync()
         now = time.monotonic()
         moments = [now + HEARTBEAT, self._backlog.wakes_at, self._ending.moment]
         if self._lanes.settles_at() > now:

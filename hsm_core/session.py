@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -34,7 +35,7 @@ from hsm_core.control import Spool
 from hsm_core.debris import remove_half_written
 from hsm_core.ending import CLEARANCE
 from hsm_core.engine import Engine, Signal
-from hsm_core.exceptions import SweepInterrupted, SweepStopped
+from hsm_core.exceptions import Superseded, SweepInterrupted, SweepStopped
 from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
@@ -55,6 +56,8 @@ from hsm_core.state import SweepState
 from hsm_core.sweepers import launches_once
 from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
 from hsm_core.text import plural
+
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -85,7 +88,9 @@ class Session:
         self._seen: Counter[str] = Counter()
         self._only = None if config.tasks is None else task_indices(config.tasks)
         self._closed = False
-        self._listeners = _listeners(config, directory)
+        self._shown = _shown(config, directory)
+        kept = ResultsTable(directory), ErrorFiles(directory), LogTree(directory, config.logging)
+        self._listeners = [*kept, *self._shown]
         self._spool = Spool(directory / ".hsm")
         self._log = log_path(directory / ".hsm", owner.epoch)
         records = directory / ".hsm" / "results"
@@ -121,7 +126,8 @@ class Session:
 
         `why`: what ended it before its tasks did. Those that still run get their grace time, or
         none where an interrupt says so. A signal that comes meanwhile shortens that; unless the
-        sweep was interrupted anyway it has its usual effect once all is closed.
+        sweep was interrupted anyway it has its usual effect once all is closed. When another
+        launcher has taken the sweep over, that is told, and nothing is written.
         """
         if self._closed:
             return
@@ -142,6 +148,9 @@ class Session:
             reports.write_reports(self.directory)
             if not self.state.active:
                 remove_half_written(self.directory)
+        except Superseded as e:
+            log.error("%s", e)
+            self.leave_terminal()
         finally:
             self._journal.close()
             self._owner.release()
@@ -159,8 +168,14 @@ class Session:
         """Part from the sources and write nothing: another launcher owns the sweep now."""
         self._closed = True
         self._lanes.leave(0.0)
+        self.leave_terminal()
         self._journal.close()
         self._signals.give_back()
+
+    def leave_terminal(self) -> None:
+        """Show nothing more."""
+        for shown in self._shown:
+            shown.close()
 
     def _part(self, part: Callable[[float], None], timeout: float) -> int:
         """Stop or leave the sources; returns the signal that came meanwhile, 0 if none did."""
@@ -247,14 +262,10 @@ class Session:
         return left
 
 
-def _listeners(config: HsmConfig, directory: Path) -> list[Any]:
-    listeners: list[Any] = [
-        ResultsTable(directory),
-        ErrorFiles(directory),
-        LogTree(directory, config.logging),
-        Progress(directory, level=config.logging.level),
-    ]
-    return [*listeners, Stream()] if config.stream else listeners
+def _shown(config: HsmConfig, directory: Path) -> list[Any]:
+    """The listeners that write to the terminal, not into the sweep's directory."""
+    progress = Progress(directory, level=config.logging.level)
+    return [progress, Stream()] if config.stream else [progress]
 
 
 def open_session(

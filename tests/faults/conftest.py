@@ -62,6 +62,8 @@ class Sweep:
         """a task's output directory, by its index"""
         self.log = folder / "launcher.log"
         self.launcher: subprocess.Popen[bytes] | None = None
+        """the last one"""
+        self.launchers: list[subprocess.Popen[bytes]] = []
         (folder / "app.py").write_text(APP)
 
     def launch(self, *overrides: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -77,8 +79,8 @@ class Sweep:
         os.close(terminal)
         return ours
 
-    def complete(self, *options: str) -> subprocess.Popen[bytes]:
-        return self._start([sys.executable, "-m", "hsm_core", "complete", str(self.directory), *options])
+    def complete(self, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        return self._start([*before, sys.executable, "-m", "hsm_core", "complete", str(self.directory), *options])
 
     def hsm(self, *arguments: str, code: int = 0) -> str:
         """Run a command that looks at the sweep, or starts a launcher of its own; returns all it printed."""
@@ -91,6 +93,7 @@ class Sweep:
         with open(self.log, "ab") as log:
             ours: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             self.launcher = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **(ours | streams))
+        self.launchers.append(self.launcher)
         return self.launcher
 
     def kill(self, signum: signal.Signals = signal.SIGKILL) -> int:
@@ -165,9 +168,10 @@ def _control() -> None:
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
     sweep = Sweep(tmp_path)
     yield sweep
-    if sweep.launcher is not None and sweep.launcher.poll() is None:
-        os.killpg(sweep.launcher.pid, signal.SIGKILL)
-        sweep.launcher.wait()
+    for launcher in sweep.launchers:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            launcher.wait()
     owner = current(sweep.directory / ".hsm")
     if owner is not None and owner.alive and owner.pid != os.getpid():  # a detached one
         with contextlib.suppress(ProcessLookupError):
