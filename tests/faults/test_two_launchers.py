@@ -49,11 +49,17 @@ def kept(sweep: Sweep) -> dict[str, bytes]:
     return found
 
 
-def begun(sweep: Sweep, *indices: int) -> list[int]:
-    """The pids of these tasks, once each has begun."""
-    for index in indices:
-        sweep.wait_for(index, "starts")
-    return [int(sweep.output(index, "starts").read_text().split()[-1]) for index in indices]
+def starts(sweep: Sweep, index: int) -> list[int]:
+    """The pids of a task, one for every time it has begun."""
+    path = sweep.output(index, "starts")
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+def begun(sweep: Sweep, *indices: int, times: int = 1) -> list[int]:
+    """The pids of these tasks, once each has begun so many times."""
+    what = f"start {times} of the tasks {indices}; the launcher said:\n{sweep.said()}"
+    wait_until(lambda: all(len(starts(sweep, index)) == times for index in indices), what)
+    return [starts(sweep, index)[-1] for index in indices]
 
 
 def epochs(sweep: Sweep) -> list[str]:
@@ -125,8 +131,7 @@ def test_a_stopped_owner_wakes_up_while_its_successor_works(sweep: Sweep) -> Non
     first.send_signal(signal.SIGSTOP)
     second = sweep.complete("--takeover")
     wait_until(lambda: not any(alive(pid) for pid in left), "the tasks of the first launcher to be ended")
-    wait_until(lambda: len(sweep.output(3, "starts").read_text().split()) == 2, "the tasks to run anew")
-    now = begun(sweep, 2, 3)
+    now = begun(sweep, 2, 3, times=2)
     first.send_signal(signal.SIGCONT)
     assert first.wait(60) == 1
     assert all(alive(pid) for pid in now)
@@ -146,7 +151,7 @@ def test_an_owner_that_was_succeeded_before_its_end_leaves_the_sweep_alone(sweep
     wait_until((sweep.folder / "ended").exists, "the tasks of the first launcher to end")
     (sweep.folder / "gate").unlink()
     second = sweep.complete("--takeover", "--retry-failed")
-    wait_until(lambda: len(sweep.output(5, "starts").read_text().split()) == 2, "the failed task to run anew")
+    begun(sweep, 5, times=2)
     (sweep.directory / ".hsm" / "results" / "of_the_second.json.tmp").touch()
     before = kept(sweep)
     (sweep.folder / "go").touch()
