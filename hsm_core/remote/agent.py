@@ -187,9 +187,9 @@ class Agent:
             self._order("cancel", attempt_id)  # a zygote that has ended took its slots along
 
     def _command(self, number: int, argv: list[str], timeout: float) -> None:
-        # The files live as long as the command does: `_finish_command` closes them.
-        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         try:
+            # The files live as long as the command does: `_finish_command` closes them.
+            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         except OSError as e:
             self._say("command", id=number, error=f"{argv[0]}: {e.strerror}")
@@ -289,6 +289,11 @@ class Agent:
         self._crashes = 0
         self._reached = True
         self._say("started", **facts)
+
+    def _on_full(self, id: str, reason: str) -> None:
+        if id in self._attempts:
+            what = f"{self._attempts[id]['name']} has ended, but there is no room for its result: {reason}"
+            self._say("note", level="WARNING", message=f"{what}. It waits for room on {self._host}.")
 
     def _on_unwritable(self, id: str, reason: str) -> None:
         self._unwritable[id] = reason

@@ -7,6 +7,7 @@ leaves a record; and what a task forks and forgets becomes its child, so nothing
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -28,6 +29,9 @@ RECORD_FORMAT = 1
 
 _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 """why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+PATIENCE, RETRY = 600.0, 1.0
+"""seconds an ended attempt waits for room for its record, and between two tries"""
 _MOMENT = 1.0
 """seconds that processes left behind have to end by themselves"""
 
@@ -74,10 +78,28 @@ class Supervision:
                 lease.release()
         record = self._record(duration, left)
         self._memory.release()
-        try:
-            write_record(self._spec["record"], record)
-        except OSError as e:
-            self.tell("unwritable", reason=f"{e.strerror}: {self._spec['record']}")
+        self._leave(record, orders, signals)
+
+    def _leave(self, record: Mapping[str, Any], orders: Orders, signals: int) -> None:
+        """Write the record, on a full disk once there is room."""
+        self._pid = 0  # nothing of the attempt is left to be ended
+        deadline = time.monotonic() + PATIENCE
+        told = False
+        while True:
+            try:
+                write_record(self._spec["record"], record)
+                return
+            except OSError as e:
+                reason = f"{e.strerror}: {self._spec['record']}"
+                unwanted = self.ending in _ENDINGS.values() or time.monotonic() >= deadline
+                if e.errno not in NO_SPACE or unwanted:
+                    self.tell("unwritable", reason=reason)
+                    return
+            if not told:
+                self.tell("full", reason=reason)
+                told = True
+            select.select([signals, orders.fd], [], [], RETRY)
+            self._heed(orders, signals)
 
     def _lease(self, orders: Orders, signals: int, devices: Mapping[str, str], per_task: float) -> leases.Lease:
         """Get the attempt its GPUs, waiting while others have them; none if it is ended before. Raises GpuError.
