@@ -11,13 +11,14 @@ import logging
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from hsm_core import events as ev
+from hsm_core.audience import Audience, Listener
 from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
@@ -37,14 +38,12 @@ from hsm_core.records import settle
 from hsm_core.retry import next_memory, retry_delay, shortage_advice
 from hsm_core.scribe import Scribe
 from hsm_core.sources.base import Source, SweepContext
+from hsm_core.space import Room
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
 from hsm_core.task import Attempt, Cause, Outcome, Task
 
 log = logging.getLogger(__name__)
-
-Listener = Callable[[ev.Event, SweepState, float], None]
-"""Called in the engine's thread after an event was journaled and folded."""
 
 HEARTBEAT = 0.5
 """seconds between looks at the control spool"""
@@ -77,12 +76,14 @@ class Engine:
     ) -> None:
         self.state = state
         self._config = config
-        self._scribe = Scribe(journal, owner)
+        self.scribe = Scribe(journal, owner, self.post)
+        """the writer of the journal"""
+        self._room = Room(records, self.post)
         self._owner = owner
         self._lanes = lanes
         self._spool = spool
         self._records = records
-        self._listeners = list(listeners)
+        self._audience = Audience(listeners)
         self._failures = failures or FailureLimit(config.fail_fast)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._backlog = Backlog()
@@ -99,21 +100,19 @@ class Engine:
 
     def post(self, message: Message) -> None:
         """Hand something to the loop; from any thread, and from signal handlers."""
+        if isinstance(message, Signal):  # the loop itself may be waiting for room on the disk
+            self.scribe.ending = self.scribe.ending or self._interrupt(message.signum)
         self._queue.put(message)
 
     def record(self, event: ev.Event) -> None:
         """Write an event to the journal, fold it into the state and tell the listeners.
 
-        Raises Superseded, with nothing written or told, once another launcher owns the sweep.
+        Waits while the disk is full. Raises Superseded once another launcher owns the sweep, SweepStopped
+        where the journal can't be written; nothing was folded or told then.
         """
-        at = self._scribe.append(event)
+        at = self.scribe.append(event)
         apply(self.state, event, at)
-        for listener in list(self._listeners):
-            try:
-                listener(event, self.state, at)
-            except OSError as e:
-                self._listeners.remove(listener)
-                log.error("%s stops writing: %s", type(listener).__name__, e)
+        self._audience.tell(event, self.state, at)
 
     def start(self, sweep: SweepContext) -> None:
         """Start the sources; tasks go out to each as soon as it is ready."""
@@ -149,10 +148,10 @@ class Engine:
                 break
             self._check_sources()
             if self._ending.why is not None and self._ending.reached(self._attempts.values()):
-                self._scribe.sync()
+                self.scribe.sync()
                 raise self._ending.why
             self._wait()
-        self._scribe.sync()
+        self.scribe.sync()
 
     # --- tasks come in and go out
 
@@ -173,7 +172,7 @@ class Engine:
             return
         batches: dict[str, list[Attempt]] = {}
         passed: list[Task] = []
-        while self._backlog and (available := self._lanes.available(self.state)):
+        while self._backlog and self._room.enough() and (available := self._lanes.available(self.state)):
             task = self._backlog.pop()
             barred = self._barred.get(task.index, set())
             # Where nobody else is left, those that rejected it are asked again: their answer ends it.
@@ -189,7 +188,7 @@ class Engine:
         self._backlog.put_first(*passed)
         if batches:
             self._owner.check()
-            self._scribe.sync()
+            self.scribe.sync()
         for name, batch in batches.items():
             self._submit(name, batch)
 
@@ -236,7 +235,7 @@ class Engine:
 
         What that brings is synced with the intents that follow from it, or before the next wait.
         """
-        self._scribe.sync()
+        self.scribe.sync()
         now = time.monotonic()
         moments = [now + HEARTBEAT, self._backlog.wakes_at, self._ending.moment]
         if self._lanes.settles_at() > now:
@@ -343,6 +342,7 @@ class Engine:
         """Hand nothing out any more and end what runs, but on sources to leave; `run` raises `why` at last."""
         if not self._ending.begin(why, leaving):
             return
+        self.scribe.ending = why
         for source in self._lanes:
             active = [a for a in self._attempts.values() if a.source == source.name]
             if active and source.name not in self._left and source.name not in leaving:
@@ -367,7 +367,10 @@ class Engine:
         if detach and not leaving:
             but = " (no source of this sweep runs them without the launcher)"
         log.warning("%s: ending the running tasks%s; once more ends at once", signal.Signals(signum).name, but)
-        self._end(SweepInterrupted.by(signum, leave=detach), leaving)
+        self._end(self._interrupt(signum), leaving)
+
+    def _interrupt(self, signum: int) -> SweepInterrupted:
+        return SweepInterrupted.by(signum, leave=self._config.on_interrupt == "detach")
 
     # --- commands from outside
 

@@ -16,6 +16,7 @@ HsmError
     SweepInterrupted   by a signal or `hsm cancel`
     FailFast           by `fail_fast`
     NoSourceLeft       no source can take the remaining tasks
+    Unwritable         what happens can't be written down: the disk is full or broken
   SourceError          a source could not be started
     Rejected           the source will never take this submission
     Unavailable        the source can't take it now: later, or elsewhere
@@ -130,6 +131,10 @@ class FailFast(SweepStopped):
 
 class NoSourceLeft(SweepStopped):
     """No source can take the remaining tasks."""
+
+
+class Unwritable(SweepStopped):
+    """What happens can't be written down any more: the disk is full, or broken."""
 
 
 class SourceError(HsmError):

@@ -16,8 +16,9 @@ from hsm_core.config import HsmConfig
 from hsm_core.config import load as config_load
 from hsm_core.exceptions import SweepStopped
 from hsm_core.lanes import Lane, Lanes
+from hsm_core.opening import open_session
 from hsm_core.plan import make_plan, show_plan
-from hsm_core.session import Session, open_session
+from hsm_core.session import Session
 from hsm_core.sources import load_source
 from hsm_core.strategies import load_strategy
 

@@ -6,6 +6,7 @@ still found by the path of its directory.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import itertools
@@ -62,6 +63,12 @@ def register(directory: Path, sweep_id: str | None = None) -> str:
                 continue
         return name
     raise AssertionError("unreachable: the numbers never end")
+
+
+def forget(sweep_id: str) -> None:
+    """Take back what `register` noted of a sweep that was not to be; nothing noted is no error."""
+    with contextlib.suppress(OSError):
+        (_folder() / sweep_id).unlink()
 
 
 def find(text: str) -> RegistryEntry:

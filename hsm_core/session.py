@@ -1,4 +1,4 @@
-"""One launcher's hold on one sweep: from taking the directory to giving it back.
+"""One launcher's hold on one sweep: from its first line in the journal to giving the directory back.
 
 A sweeper may call `launch` many times; the session, its journal and its sources last from the
 first call to the end of the multirun.
@@ -6,30 +6,20 @@ first call to the end of the multirun.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import logging
 import os
-import shutil
 import signal
-import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.utils import JobReturn, JobRuntime
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import JobReturn
 
-import hsm_core
-from hsm_core import entry as entries
 from hsm_core import events as ev
-from hsm_core import payload, registry, reports
-from hsm_core.claim import claim
+from hsm_core import reports
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.debris import remove_half_written
@@ -37,23 +27,20 @@ from hsm_core.ending import CLEARANCE
 from hsm_core.engine import Engine, Signal
 from hsm_core.exceptions import Superseded, SweepInterrupted, SweepStopped
 from hsm_core.fail_fast import FailureLimit
-from hsm_core.journal import Journal, replay
+from hsm_core.journal import Journal
 from hsm_core.lanes import Lanes
-from hsm_core.launcher_log import let_go_of_terminal, log_path
+from hsm_core.launcher_log import log_path
 from hsm_core.listeners.error_files import ErrorFiles
 from hsm_core.listeners.logs import LogTree
 from hsm_core.listeners.progress import Progress
 from hsm_core.listeners.results_table import ResultsTable
 from hsm_core.listeners.stream import Stream
 from hsm_core.owner import Owner
-from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext, TaskReturn
 from hsm_core.signals import Signals
-from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
-from hsm_core.sources.local import cores, end_processes
+from hsm_core.sources.local import end_processes
 from hsm_core.state import SweepState
-from hsm_core.sweepers import launches_once
 from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
 from hsm_core.text import plural
 
@@ -61,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    """An open sweep. Made by `open_session`; `close` gives the directory back."""
+    """An open sweep. Made by `hsm_core.opening.open_session`; `close` gives the directory back."""
 
     def __init__(
         self,
@@ -114,9 +101,9 @@ class Session:
         Raises SweepStopped when the sweep was stopped before all of them ended. Jobs which
         `tasks` leaves out, and which did not end before, have no JobReturn.
         """
-        self._engine.record(ev.TasksPlanned(len(job_overrides)))
         order: list[int] = []
         with self._signals.heard_by(self._signalled):
+            self._engine.record(ev.TasksPlanned(len(job_overrides)))
             self._engine.run(self._tasks(job_overrides, first_index, order))
         ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
         return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
@@ -127,33 +114,32 @@ class Session:
         `why`: what ended it before its tasks did. Those that still run get their grace time, or
         none where an interrupt says so. A signal that comes meanwhile shortens that; unless the
         sweep was interrupted anyway it has its usual effect once all is closed. When another
-        launcher has taken the sweep over, that is told, and nothing is written.
+        launcher has taken the sweep over, that is told, and nothing is written; what can't be
+        written for other reasons is told.
         """
         if self._closed:
             return
         self._closed = True
         if why is None and self._signals.struck:
             why = SweepInterrupted.by(self._signals.struck)
+        self._engine.scribe.ending = why
         interrupt = why if isinstance(why, SweepInterrupted) else None
         at_once = interrupt is not None and interrupt.at_once
         part = self._lanes.leave if interrupt is not None and interrupt.leave else self._lanes.stop
         late = self._part(part, 0.0 if at_once else self._config.grace + CLEARANCE)
+        end = partial(self._engine.record, self._last_line(why))
+        closed = [listener.close for listener in self._listeners]
         try:
             if interrupt is not None and interrupt.leave:
-                self._tell_left()
-            self._engine.record(self._last_line(why))
-            self._journal.sync()
-            for listener in self._listeners:
-                listener.close()
-            reports.write_reports(self.directory)
-            if not self.state.active:
-                remove_half_written(self.directory)
+                _attempted(self._tell_left)
+            for step in (end, *closed, partial(reports.write_reports, self.directory), self._tidy):
+                _attempted(step)
         except Superseded as e:
             log.error("%s", e)
             self.leave_terminal()
         finally:
-            self._journal.close()
-            self._owner.release()
+            _attempted(self._journal.close)
+            _attempted(self._owner.release)
             kept = self._signals.give_back()
         if interrupt is None and (late or kept):
             os.kill(os.getpid(), late or kept)
@@ -176,6 +162,10 @@ class Session:
         """Show nothing more."""
         for shown in self._shown:
             shown.close()
+
+    def _tidy(self) -> None:
+        if not self.state.active:
+            remove_half_written(self.directory)
 
     def _part(self, part: Callable[[float], None], timeout: float) -> int:
         """Stop or leave the sources; returns the signal that came meanwhile, 0 if none did."""
@@ -268,105 +258,9 @@ def _shown(config: HsmConfig, directory: Path) -> list[Any]:
     return [progress, Stream()] if config.stream else [progress]
 
 
-def open_session(
-    config: HsmConfig,
-    lanes: Lanes,
-    hydra_config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
-) -> Session:
-    """Take the sweep's directory, freeze what tasks will read, and start the sources.
-
-    The directory is taken by an exclusive mkdir of `.hsm` in it. Raises SweepExists,
-    SweepBusy, JournalError, SnapshotError or SweepError; nothing has been run then, and a
-    directory that was not a sweep before is none after.
-    """
-    directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
-    hsm = directory / ".hsm"
-    resumed = claim(directory, config)
-    owner: Owner | None = None
-    signals: Signals | None = None
+def _attempted(step: Callable[[], None]) -> None:
+    """Take a step of closing a sweep; one that the disk does not allow is told, and the others follow."""
     try:
-        owner = Owner.acquire(hsm, takeover=config.takeover)
-        signals = Signals(functools.partial(let_go_of_terminal, log_path(hsm, owner.epoch)))
-        signals.take()
-        for name in ("results", "control", "agents"):
-            (hsm / name).mkdir(exist_ok=True, mode=0o700)
-        entry = entries.find_entry(function)
-        snapshot = payload.write(hsm / "payload", hsm / "snapshot", hydra_config, context, function, entry)
-        past = replay(hsm / "journal.jsonl") if resumed else None
-        journal = Journal.create(hsm / "journal.jsonl") if past is None else Journal.open(hsm / "journal.jsonl", past)
-    except BaseException:
-        if signals is not None:
-            signals.give_back()
-        if owner is not None:
-            owner.release()
-        if not resumed:
-            shutil.rmtree(hsm, ignore_errors=True)
-        raise
-    state = SweepState() if past is None else past.state
-    first: ev.SweepStarted | ev.SweepResumed
-    if past is None:
-        first = _started(directory, snapshot, _config_hash(hydra_config), owner.epoch)
-    else:
-        first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
-    sweep = SweepContext(
-        id=first.id if isinstance(first, ev.SweepStarted) else state.id,
-        directory=directory,
-        epoch=owner.epoch,
-        payload=hsm / "payload",
-        config=config,
-        threads_per_task=config.threads_per_task or _threads(lanes),
-    )
-    composer = Composer(context.config_loader, hydra_config)
-    returns = ReturnContext(directory, composer, config.raise_on_failure, lambda name: _trusted(name, config, state))
-    failures = FailureLimit(config.fail_fast, all_known=launches_once(hydra_config))
-    session = Session(config, directory, journal, owner, state, lanes, returns, failures, signals)
-    session.start(first, sweep)
-    return session
-
-
-def _config_hash(config: DictConfig) -> str:
-    """16 hex digits over the app's own configuration as the sweep found it, before any task's overrides."""
-    keys: Any = [key for key in config if key != "hydra"]
-    own = OmegaConf.masked_copy(config, keys)
-    return hashlib.sha256(OmegaConf.to_yaml(own).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _started(directory: Path, snapshot: Snapshot, config_hash: str, epoch: int) -> ev.SweepStarted:
-    name = directory.name if directory.name.startswith("sweep_") else None
-    try:
-        sweep_id = registry.register(directory, name)
-    except OSError:
-        # The registry only makes sweeps easy to find; a home that can't be written is no reason to stop.
-        sweep_id = name or registry.new_id()
-    return ev.SweepStarted(
-        id=sweep_id,
-        format=ev.FORMAT,
-        hsm=hsm_core.__version__,
-        python=sys.version.split()[0],
-        hydra=hydra.__version__,
-        cwd=os.getcwd(),
-        argv=tuple(entries.command_line()),
-        app=JobRuntime.instance().get("name"),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        epoch=epoch,
-        commit=snapshot.commit,
-        dirty=snapshot.dirty,
-        config_hash=config_hash,
-    )
-
-
-def _threads(lanes: Lanes) -> int:
-    """Threads a task may start so that all local slots together don't ask for more than the cores."""
-    slots = sum(source.slots for source in lanes if source.type == "local")
-    return max(1, cores() // max(1, slots))
-
-
-def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:
-    configured = config.compute_sources.get(name)
-    if configured is not None and configured.trusted is not None:
-        return configured.trusted
-    known = state.sources.get(name)
-    return known is not None and known.type in ("local", "hpc")
+        step()
+    except (OSError, SweepStopped) as e:
+        log.error("Not all of the sweep's end is written: %s", e.__cause__ or e)

@@ -52,6 +52,16 @@ def duration(seconds: float) -> str:
     return f"{days}d {hours:02d}h"
 
 
+def size(count: int) -> str:
+    """A number of bytes for people: `0 B`, `312 KiB`, `5.2 GiB`."""
+    number, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if number < 1023.5:
+            break
+        number, unit = number / 1024, bigger
+    return f"{number:.1f} {unit}" if number < 10 and unit != "B" else f"{number:.0f} {unit}"
+
+
 def stamp(at: float) -> str:
     """A time (seconds since 1970) as local date and time: `2026-01-15 14:30:22`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -16,21 +16,32 @@ from hsm_core.whole_file import write_whole
 
 
 class ErrorFiles:
-    """Keeps one file in `errors/` for each task that is failed; a task that is run again loses its file."""
+    """Keeps one file in `errors/` for each task that is failed; a task that is run again loses its file.
+
+    What could not be written, to a full disk, is tried again with the next event.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._unwritten: dict[int, str] = {}
 
     def __call__(self, event: ev.Event, state: SweepState, at: float) -> None:
         if isinstance(event, ev.TaskReopened):
+            self._unwritten.pop(event.task, None)
             error_path(self._directory, event.task).unlink(missing_ok=True)
         task = ended(event, state)
         if task is not None and task.outcome is not None and not task.outcome.completed:
-            text = "\n".join(error_text(self._directory, task, at))
-            write_whole(error_path(self._directory, task.index), text + "\n")
+            self._unwritten[task.index] = "\n".join(error_text(self._directory, task, at)) + "\n"
+        self._write()
 
     def close(self) -> None:
-        """Nothing is held open between events."""
+        """All files are written."""
+        self._write()
+
+    def _write(self) -> None:
+        for task, text in list(self._unwritten.items()):
+            write_whole(error_path(self._directory, task), text)
+            del self._unwritten[task]
 
 
 def error_path(directory: Path, task: int) -> Path:

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from hsm_core import events as ev
+from hsm_core.audience import Listener
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.control import Command, Spool
-from hsm_core.engine import Engine, Listener, Signal
+from hsm_core.engine import Engine, Signal
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lane, Lanes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -250,16 +251,29 @@ def test_many_runs_share_sources_and_journal(tmp_path: Path) -> None:
         assert len(rig.of(ev.SourceStarted)) == 1
 
 
+class Failing:
+    """A listener whose writes fail so."""
+
+    def __init__(self, number: int) -> None:
+        self.calls = 0
+        self._number = number
+
+    def __call__(self, *told: object) -> None:
+        self.calls += 1
+        raise OSError(self._number, os.strerror(self._number))
+
+
 def test_a_listener_that_can_not_write_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Full:
-        calls = 0
-
-        def __call__(self, *told: object) -> None:
-            self.calls += 1
-            raise OSError(28, "No space left on device")
-
-    full = Full()
-    with Rig(tmp_path, FakeSource("a"), listeners=[full]) as rig:
+    failing = Failing(errno.EIO)
+    with Rig(tmp_path, FakeSource("a"), listeners=[failing]) as rig:
         rig.run(3)
-        assert full.calls == 1
-        assert "Full stops writing: [Errno 28] No space left on device" in caplog.text
+        assert failing.calls == 1
+        assert "Failing stops writing: [Errno 5] Input/output error" in caplog.text
+
+
+def test_a_listener_for_which_the_disk_is_full_is_told_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failing = Failing(errno.ENOSPC)
+    with Rig(tmp_path, FakeSource("a"), listeners=[failing]) as rig:
+        rig.run(3)
+        assert failing.calls == len(rig.events)
+        assert caplog.text.count("Failing can't write now: [Errno 28] No space left on device") == 1

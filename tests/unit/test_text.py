@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core.text import duration, file_name, plural, printable, printable_lines
+from hsm_core.text import duration, file_name, plural, printable, printable_lines, size
 
 # Control, line and paragraph separators, halves of surrogate pairs.
 ACTING = ("Cc", "Zl", "Zp", "Cs")
@@ -68,6 +68,22 @@ def test_different_names_stay_different() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (312 * 1024 + 5, "312 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (int(5.2 * 1024**3), "5.2 GiB"),
+        (4096 * 1024**5, "4096 PiB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
 
 
 def test_plural() -> None:
