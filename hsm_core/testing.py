@@ -27,7 +27,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 
 from hsm_core import payload
-from hsm_core.config import HsmConfig
+from hsm_core.config import HsmConfig, LoggingConfig
 from hsm_core.events import AttemptFinished, AttemptStarted, SourceEvent
 from hsm_core.exceptions import Unavailable
 from hsm_core.override_text import quote
@@ -36,6 +36,8 @@ from hsm_core.task import Attempt, Cause, Task, TaskState
 
 PATIENCE = 60.0
 """seconds the suite waits for an event before it calls it missing"""
+MAX_OUTPUT = 32
+"""MiB that a task of the suite may print"""
 
 APP = """
 import ctypes, json, os, signal, subprocess, sys, time
@@ -74,7 +76,13 @@ def main(cfg):
         (out / "text.json").write_text(json.dumps(cfg.text))
     if do == "noise":
         os.write(1, bytes(range(256)) * 64 + b"\\x1b]0;evil\\x07")
-        os.write(1, b"x" * cfg.size)
+        for _ in range(cfg.megabytes):
+            os.write(1, b"x" * 1_000_000)
+    if do == "litter":
+        for number in range(cfg.count):
+            (out / f"tiny_{number}").touch()
+        with open(out / "checkpoint", "wb") as f:
+            f.truncate(cfg.size)
     if do == "lock":
         import threading
         return threading.Lock()
@@ -105,7 +113,8 @@ class Bench:
 
     def context(self, epoch: int) -> SweepContext:
         hsm = self.directory / ".hsm"
-        return SweepContext("sweep_test", self.directory, epoch, hsm / "payload", HsmConfig(grace=1.0), 1)
+        config = HsmConfig(grace=1.0, logging=LoggingConfig(max_output=MAX_OUTPUT))
+        return SweepContext("sweep_test", self.directory, epoch, hsm / "payload", config, 1)
 
     def write_payload(self) -> None:
         """What `hsm_core.session` does for a launcher, for the suite's app."""
@@ -300,11 +309,26 @@ class SourceSuite:
         assert not list(bench.directory.parent.rglob("marker"))
 
     def test_any_output_is_kept_and_harms_nothing(self, bench: Bench) -> None:
-        size = 20_000_000
-        assert bench.run(0, "do=noise", f"size={size}").outcome.completed
+        assert bench.run(0, "do=noise", "megabytes=20").outcome.completed
         bench.source.collect([bench.attempt(0)])
         data = bench.output(0, "stdout.log").read_bytes()
-        assert data.endswith(b"\x1b]0;evil\x07" + b"x" * size)
+        assert data == bytes(range(256)) * 64 + b"\x1b]0;evil\x07" + b"x" * 20_000_000
+
+    def test_output_beyond_its_limit_is_cut_in_the_middle(self, bench: Bench) -> None:
+        assert bench.run(0, "do=noise", "megabytes=100").outcome.completed
+        bench.source.collect([bench.attempt(0)])
+        data = bench.output(0, "stdout.log").read_bytes()
+        assert len(data) <= MAX_OUTPUT << 20
+        assert data.startswith(bytes(range(256)) * 64 + b"\x1b]0;evil\x07x")
+        assert data.endswith(b"x")
+        assert data.count(f"\n[hsm: output truncated at {MAX_OUTPUT << 19} bytes".encode()) == 1
+
+    def test_many_tiny_files_and_a_large_one(self, bench: Bench) -> None:
+        size = 10 << 30  # with a hole in it: no byte of it takes room
+        assert bench.run(0, "do=litter", "count=2000", f"size={size}").outcome.completed
+        bench.source.collect([bench.attempt(0)])
+        assert sum(path.name.startswith("tiny_") for path in bench.output(0, "").iterdir()) == 2000
+        assert bench.output(0, "checkpoint").stat().st_size == size
 
     def test_return_value_that_cannot_be_saved(self, bench: Bench) -> None:
         finished = bench.run(0, "do=lock")

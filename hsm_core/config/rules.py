@@ -18,7 +18,7 @@ from hsm_core.config import (
     SourceConfig,
 )
 from hsm_core.config.file import Key
-from hsm_core.config.sizes import mebibytes
+from hsm_core.config.sizes import limit_in_bytes, mebibytes
 from hsm_core.config.types import advice, fits, shown
 from hsm_core.suggest import did_you_mean
 
@@ -114,6 +114,16 @@ def _size(value: str | int) -> str | None:
         mebibytes(value)
     except ValueError as e:
         return str(e)
+    return None
+
+
+def _max_output(value: str | int) -> str | None:
+    try:
+        limit = limit_in_bytes(value)
+    except ValueError as e:
+        return str(e)
+    if limit is not None and limit < 1024:
+        return f"must be 1KB or more, or 0 for no limit, not {shown(value)}"
     return None
 
 
@@ -232,6 +242,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (ResultCollectionConfig, "batch_size"): _at_least(1),
     (ResultCollectionConfig, "parallel_transfers"): _at_least(1),
     (LoggingConfig, "level"): _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    (LoggingConfig, "max_output"): _max_output,
     (HsmConfig, "sources"): _not_empty,
     (HsmConfig, "strategy"): _not_empty,
     (HsmConfig, "worker"): _one_of("fork", "spawn"),

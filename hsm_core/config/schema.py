@@ -119,6 +119,8 @@ class LoggingConfig:
     file_logging: bool = True
     source_specific_logs: bool = True
     aggregated_logs: bool = True
+    max_output: str | int = "256MB"
+    """size that a task's stdout.log and stderr.log may have each, as `1GB` or in MiB; 0: no limit"""
 
 
 @dataclass(frozen=True)

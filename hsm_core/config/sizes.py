@@ -28,3 +28,8 @@ def mebibytes(size: str | float) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{shown(size)} is no size that anything can have; it must be more than 0")
     return value
+
+
+def limit_in_bytes(size: str | int) -> int | None:
+    """The bytes a limit stands for, None for `0`: no limit. Raises ValueError as `mebibytes` does."""
+    return None if str(size).strip() == "0" else int(mebibytes(size) * 2**20)

@@ -6,19 +6,24 @@ A thread follows the output files of the running tasks; each line is shown with 
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import sys
 import threading
 from pathlib import Path
 from typing import TextIO
 
 from hsm_core import events as ev
+from hsm_core.remote.output import STREAMS
 from hsm_core.state import SweepState
 from hsm_core.task import task_name
-from hsm_core.text import printable
+from hsm_core.text import printable, size
 
 _INTERVAL = 0.2
 _CHUNK = 1 << 20
 """bytes read of one file at a time; a line longer than that is shown in pieces"""
+_BEHIND = 4 << 20
+"""bytes the terminal may be behind a file; what is older then is left out"""
 
 
 class _Follower:
@@ -28,28 +33,51 @@ class _Follower:
         self.path = path
         self.label = label
         self.offset = 0
+        self.last = False
+        """whether nothing more is written to it"""
 
-    def lines(self, last: bool) -> list[str]:
-        """New whole lines; with `last`, what stands after them too."""
+    def lines(self) -> list[str]:
+        """New whole lines, and what stands after them too once nothing more comes; none when all has been shown."""
         try:
-            with open(self.path, "rb") as f:
+            # A task may leave a pipe or a link under any name: neither is waited for nor followed.
+            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with open(file, "rb") as f:
+                found = os.fstat(file)
+                if not stat.S_ISREG(found.st_mode):
+                    return []
+                left_out = self._catch_up(found.st_size)
                 f.seek(self.offset)
                 data = f.read(_CHUNK)
-        except FileNotFoundError:
+        except OSError:
             return []
-        if not last and len(data) < _CHUNK:
+        if not self.last and len(data) < _CHUNK:
             data = data[: data.rfind(b"\n") + 1]
         self.offset += len(data)
-        return [printable(line) for line in data.decode(errors="replace").splitlines()]
+        return left_out + [printable(line) for line in data.decode(errors="replace").splitlines()]
+
+    def _catch_up(self, end: int) -> list[str]:
+        """Pass over what is too much to show, or was cut off; says so in a line."""
+        if end < self.offset:
+            self.offset = end
+            return [f"(the file was cut short; it goes on: {printable(str(self.path))})"]
+        behind = end - self.offset
+        if behind <= _BEHIND:
+            return []
+        self.offset = end - _CHUNK
+        return [f"({size(behind - _CHUNK)} left out here; all of it: {printable(str(self.path))})"]
 
 
 class Stream:
-    """A listener that shows what the running tasks print."""
+    """A listener that shows what the running tasks print.
+
+    Showing is up to the thread, however much there is: the engine, which calls this, never waits for a terminal.
+    """
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out
         self._lock = threading.Lock()
-        self._followed: dict[int, list[_Follower]] = {}
+        self._followed: list[_Follower] = []
+        self._running: dict[int, list[_Follower]] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="hsm-stream", daemon=True)
         self._thread.start()
@@ -57,29 +85,36 @@ class Stream:
     def __call__(self, event: ev.Event, state: SweepState, at: float) -> None:
         if isinstance(event, ev.AttemptStarted) and event.output_dir is not None:
             folder = Path(event.output_dir)
+            followers = [_Follower(folder / name, task_name(event.task)) for name in STREAMS]
             with self._lock:
-                self._followed[event.task] = [
-                    _Follower(folder / name, task_name(event.task)) for name in ("stdout.log", "stderr.log")
-                ]
+                self._running[event.task] = followers
+                self._followed += followers
         elif isinstance(event, ev.AttemptFinished):
-            with self._lock:
-                for follower in self._followed.pop(event.task, []):
-                    while self._show(follower, last=True):
-                        continue
+            for follower in self._running.pop(event.task, []):
+                follower.last = True
 
     def close(self) -> None:
+        """Shows the rest of what was followed; afterwards nothing more is shown. Idempotent."""
         self._closed.set()
         self._thread.join()
 
     def _follow(self) -> None:
-        while not self._closed.wait(_INTERVAL):
+        closed = False
+        while not closed:
+            closed = self._closed.wait(_INTERVAL)
             with self._lock:
-                for followers in self._followed.values():
-                    for follower in followers:
-                        self._show(follower, last=False)
+                followed = list(self._followed)
+            for follower in followed:
+                # Looked at before reading: what comes to be last while we read is read once more.
+                last = follower.last
+                while self._show(follower) and last:
+                    continue
+                if last:
+                    with self._lock:
+                        self._followed.remove(follower)
 
-    def _show(self, follower: _Follower, last: bool) -> bool:
-        lines = follower.lines(last)
+    def _show(self, follower: _Follower) -> bool:
+        lines = follower.lines()
         # Looked up anew: the live line of `hsm_core.listeners.progress` takes sys.stdout's place while it is shown.
         out = sys.stdout if self._out is None else self._out
         with contextlib.suppress(OSError):  # the terminal is gone; its lines are in the tasks' files

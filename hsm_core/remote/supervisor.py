@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_core.remote import leases, process
 from hsm_core.remote.gpus import GpuError
 from hsm_core.remote.memory import Memory
+from hsm_core.remote.output import Output
 from hsm_core.remote.worker import HEADER
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 PATIENCE, RETRY = 600.0, 1.0
 """seconds an ended attempt waits for room for its record, and between two tries"""
+_LOOK_EVERY = 1.0
+"""seconds between two looks at the size of the task's output"""
 _MOMENT = 1.0
 """seconds that processes left behind have to end by themselves"""
 
@@ -58,6 +61,9 @@ class Supervision:
         self._status: int | None = None
         self._peak = 0.0
         self._memory = Memory(spec["id"], spec["memory"])
+        self._output: Output | None = None
+        """the task's output files, once there are any and if they have a limit"""
+        self._look_at = 0.0
 
     def run(self, start: Start, orders: Orders, signals: int) -> None:
         """Carry the attempt through to its record.
@@ -139,6 +145,9 @@ class Supervision:
                 self._end("timeout")
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill()
+            if self._output is not None and time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + _LOOK_EVERY
+                self._output.check()
             self._reap()
         duration = time.monotonic() - began
         left = 0
@@ -146,6 +155,8 @@ class Supervision:
             self.kept = False
             self._listen(pipe)
             left = self._clean(signals)
+        if self._output is not None:
+            self._output.close()
         return duration, left
 
     def _heed(self, orders: Orders, signals: int) -> None:
@@ -168,7 +179,8 @@ class Supervision:
 
     def _patience(self, deadline: float | None) -> float | None:
         """Seconds until something has to be done unasked."""
-        moments = [m for m in (None if self.ending else deadline, self._kill_at) if m is not None]
+        look = None if self._output is None else self._look_at
+        moments = [m for m in (None if self.ending else deadline, self._kill_at, look) if m is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _listen(self, pipe: int) -> bool:
@@ -186,6 +198,7 @@ class Supervision:
             self._buffer = self._buffer[HEADER.size + size :]
             if "running" in frame:
                 self._running = frame["running"]
+                self._watch_output()
                 facts = {"pid": self._pid, "host": self._spec["host"], "gpus": self._spec.get("gpus")}
                 self.tell("started", **facts, **self._running)
             elif "report" in frame:
@@ -201,6 +214,11 @@ class Supervision:
         if not self.kept and self.worker is not None:
             self.worker.dismiss()
             self._kill_at = self._kill_at or time.monotonic() + self._spec["grace"]
+
+    def _watch_output(self) -> None:
+        if self._spec["max_output"] is not None:
+            self._output = Output(self._running["output_dir"], self._spec["max_output"])
+            self._look_at = time.monotonic() + _LOOK_EVERY
 
     def _end(self, cause: str) -> None:
         """Ask the worker to end; after its grace time it is killed."""

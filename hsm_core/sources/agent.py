@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, Any
 
 from hsm_core.config import SourceConfig
+from hsm_core.config.sizes import limit_in_bytes
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.records import outcome_of, settle
@@ -110,7 +111,7 @@ class AgentSource(Source):
     def submit(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:
             self._active.update((a.id, a) for a in attempts)
-        self._send({"do": "run", "attempts": [_spec(a) for a in attempts]})
+        self._send({"do": "run", "attempts": [self._spec(a) for a in attempts]})
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
@@ -242,17 +243,17 @@ class AgentSource(Source):
         else:
             self._post(SourceUp(self.name))
 
-
-def _spec(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "id": attempt.id,
-        "name": attempt.task.name,
-        "task": attempt.task.index,
-        "attempt": attempt.number,
-        "epoch": attempt.epoch,
-        "source": attempt.source,
-        "overrides": attempt.task.overrides,
-        "timeout": attempt.timeout,
-        "grace": attempt.grace,
-        "memory": attempt.memory,
-    }
+    def _spec(self, attempt: Attempt) -> dict[str, Any]:
+        return {
+            "id": attempt.id,
+            "name": attempt.task.name,
+            "task": attempt.task.index,
+            "attempt": attempt.number,
+            "epoch": attempt.epoch,
+            "source": attempt.source,
+            "overrides": attempt.task.overrides,
+            "timeout": attempt.timeout,
+            "grace": attempt.grace,
+            "memory": attempt.memory,
+            "max_output": limit_in_bytes(self._sweep.config.logging.max_output),
+        }

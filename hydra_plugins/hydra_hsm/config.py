@@ -56,7 +56,7 @@ RESULT_COLLECTION = [
     "continuous_sync",
     "cleanup_remote_on_success",
 ]
-LOGGING = ["level", "file_logging", "source_specific_logs", "aggregated_logs"]
+LOGGING = ["level", "file_logging", "source_specific_logs", "aggregated_logs", "max_output"]
 
 # A key that is None is unset: hsm_config.yaml or the default has its say.
 LAUNCHER_NODE: dict[str, Any] = {
