@@ -528,6 +528,8 @@ BAD_NODES: list[tuple[dict[str, Any], str]] = [
      "hydra.launcher.retry.oom.mem: must be a factor above 1 such as x2, not the text '2'"),
     ({"retry": {"oom": {"max": "64 Gigs"}}}, "hydra.launcher.retry.oom.max: the text '64 Gigs' is no size"),
     ({"memory_per_task": 0}, "hydra.launcher.memory_per_task: the number 0 is no size that anything can have"),
+    ({"logging": {"max_output": "0.5KB"}}, "hydra.launcher.logging.max_output: must be 1KB or more, or 0 for no limit"),
+    ({"logging": {"max_output": "much"}}, "hydra.launcher.logging.max_output: the text 'much' is no size"),
     ({"config_file": "gone.yaml"}, "gone.yaml: can't be read as the configuration file: No such file or directory"),
     ({"config_file": 3}, "hydra.launcher.config_file: must be text, not the number 3; put it in quotes"),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hsm_core.config.sizes import mebibytes
+from hsm_core.config.sizes import limit_in_bytes, mebibytes
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,16 @@ def test_sizes_that_nothing_has(size: str | float) -> None:
 def test_text_from_outside_is_escaped() -> None:
     with pytest.raises(ValueError, match=re.escape("\\x1b[2J")):
         mebibytes("\x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"), [("256MB", 256 << 20), (1, 1 << 20), ("1.5KB", 1536), (0, None), ("0", None), (" 0 ", None)]
+)
+def test_a_limit_in_bytes(size: str | int, limit: int | None) -> None:
+    assert limit_in_bytes(size) == limit
+
+
+@pytest.mark.parametrize("size", ["much", "0B", -1])
+def test_what_is_no_limit(size: str | int) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        limit_in_bytes(size)
