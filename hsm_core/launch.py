@@ -21,6 +21,7 @@ from hsm_core.plan import make_plan, show_plan
 from hsm_core.session import Session
 from hsm_core.sources import load_source
 from hsm_core.strategies import load_strategy
+from hsm_core.text import printable_lines
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def choose_sources(config: HsmConfig) -> Lanes:
 def stopped(session: Session, why: SweepStopped) -> NoReturn:
     """Close a sweep that ended before its tasks, say how to go on, and end the process with its exit code."""
     session.close(why)
-    log.error("%s", why)
+    log.error("%s", printable_lines(str(why)))
     log.error("To go on: hsm complete %s", session.id)
     raise SystemExit(why.exit_code)
 

@@ -19,8 +19,10 @@ import tblib
 
 from hsm_core.events import AttemptFinished
 from hsm_core.exceptions import TaskError
+from hsm_core.harmless import harmless
 from hsm_core.remote.describe import rebuild
 from hsm_core.task import Attempt, Cause, Outcome, TaskState, attempt_id, task_name
+from hsm_core.text import inert, printable
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ def return_value(record: Mapping[str, Any], records: Path, trusted: bool) -> Any
             return _unpickled(record, records)
         except Exception as e:  # a class of the app's may refuse to be rebuilt with anything
             words = "the return value of %s can't be loaded (%s: %s); what is shown of it stands in its place"
-            log.warning(words, task_name(record["task"]), type(e).__name__, e)
+            log.warning(words, task_name(record["task"]), type(e).__name__, printable(str(e)))
     return value["value"]
 
 
@@ -191,7 +193,7 @@ def exception(record: Mapping[str, Any], records: Path, trusted: bool) -> BaseEx
     """
     error = record.get("error")
     if error is None:
-        return TaskError(record.get("message") or "the task failed")
+        return TaskError(inert(record.get("message") or "the task failed"))
     rebuilt: BaseException | None = None
     if trusted and record.get("pickle"):
         try:
@@ -200,7 +202,7 @@ def exception(record: Mapping[str, Any], records: Path, trusted: bool) -> BaseEx
             rebuilt = None
     if not isinstance(rebuilt, BaseException):
         rebuilt = _likeness(error, trusted)
-    return _with_history(rebuilt, error, trusted)
+    return _with_history(harmless(rebuilt), error, trusted)
 
 
 def _unpickled(record: Mapping[str, Any], records: Path) -> Any:
@@ -236,7 +238,7 @@ def _with_history(rebuilt: BaseException, error: Mapping[str, Any], trusted: boo
     traceback = _traceback(error["frames"])
     chain = error.get("chain")
     if chain is not None:
-        setattr(rebuilt, f"__{chain['relation']}__", _with_history(_likeness(chain, trusted), chain, trusted))
+        setattr(rebuilt, f"__{chain['relation']}__", _with_history(harmless(_likeness(chain, trusted)), chain, trusted))
     return rebuilt.with_traceback(traceback)
 
 
@@ -244,7 +246,7 @@ def _traceback(frames: list[list[Any]]) -> TracebackType | None:
     """The frames as a traceback; made one by one, because there may be as many as the recursion limit allows."""
     built: TracebackType | None = None
     for filename, function, line in reversed(frames):
-        code = {"co_filename": filename, "co_name": function}
+        code = {"co_filename": inert(filename), "co_name": inert(function)}
         frame = {"f_globals": {}, "f_code": code, "f_lineno": line or 1}
         described = {"tb_frame": frame, "tb_lineno": line or 1, "tb_next": None}
         one: TracebackType = tblib.Traceback.from_dict(described).as_traceback()

@@ -22,6 +22,7 @@ from hsm_core.journal import entries
 from hsm_core.report_page import Timeline, page
 from hsm_core.state import SourceRecord, SweepState, TaskRecord, apply
 from hsm_core.task import TaskState, task_name
+from hsm_core.text import printable
 from hsm_core.whole_file import write_whole
 
 _SLOWEST = 10
@@ -123,7 +124,7 @@ def _analysis(history: _History) -> dict[str, Any]:
                 "task": task_name(task.index),
                 "source": task.attempt.source,
                 "duration_seconds": _duration(task),
-                "overrides": list(task.overrides),
+                "overrides": [printable(override) for override in task.overrides],
             }
             for task in heapq.nlargest(_SLOWEST, state.tasks.values(), key=_duration)
             if task.attempt is not None and task.outcome is not None

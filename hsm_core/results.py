@@ -20,6 +20,7 @@ from hsm_core.exceptions import TaskError
 from hsm_core.remote.compose import Composer
 from hsm_core.state import TaskRecord
 from hsm_core.task import Outcome
+from hsm_core.text import inert
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class TaskReturn(JobReturn):
             return None
         sys.stderr.write(f"Error executing job with overrides: {self.overrides}{os.linesep}")
         if not record.get("error"):
-            raise TaskError(f"task {self._task.index + 1} failed ({self._cause}): {self._outcome.message}")
+            raise TaskError(f"task {self._task.index + 1} failed ({self._cause}): {inert(self._outcome.message)}")
         raise records.exception(record, folder, trusted)
 
     @property

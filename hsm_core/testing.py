@@ -47,6 +47,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+EVIL = "\\x1b]0;evil\\x07\\x9b31m\\x00\\u202e\\ud800"
+
 
 @hydra.main(version_base=None, config_path=None)
 def main(cfg):
@@ -55,6 +57,10 @@ def main(cfg):
     do = cfg.do
     if do == "return":
         return OmegaConf.to_container(cfg).get("value")
+    if do == "evil":
+        return EVIL
+    if do == "raise_evil":
+        raise ValueError(EVIL)
     if do == "raise":
         raise ValueError("no luck with it")
     if do == "exit":
@@ -329,6 +335,14 @@ class SourceSuite:
         bench.source.collect([bench.attempt(0)])
         assert sum(path.name.startswith("tiny_") for path in bench.output(0, "").iterdir()) == 2000
         assert bench.output(0, "checkpoint").stat().st_size == size
+
+    def test_texts_that_would_act_on_a_terminal_are_kept_and_harm_nothing(self, bench: Bench) -> None:
+        evil = "\x1b]0;evil\x07\x9b31m\x00\u202e\ud800"
+        returned, raised = bench.run(0, "do=evil"), bench.run(1, "do=raise_evil")
+        assert returned.outcome.completed
+        assert returned.outcome.return_value == evil
+        assert raised.outcome.cause is Cause.ERROR
+        assert bench.record(raised)["error"]["message"] == evil
 
     def test_return_value_that_cannot_be_saved(self, bench: Bench) -> None:
         finished = bench.run(0, "do=lock")

@@ -13,6 +13,8 @@ import time
 # them, and halves of surrogate pairs, which can't be encoded.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_ACTING = re.compile(f"\r(?!\n)|(?![\t\r\n\ud800-\udfff]){_UNSAFE.pattern}")
+
 
 def printable(text: str, limit: int | None = None) -> str:
     """The text as one line without control characters; each becomes an escape such as `\\x1b` or `\\n`.
@@ -22,6 +24,11 @@ def printable(text: str, limit: int | None = None) -> str:
     if limit is not None and len(text) > limit:
         return f"{printable(text[:limit])}... ({len(text) - limit} characters more)"
     return _UNSAFE.sub(_escaped, text)
+
+
+def inert(text: str) -> str:
+    """As `printable`, but line ends and tabs stay as they are: for text that programs may look at too."""
+    return _ACTING.sub(_escaped, text)
 
 
 def printable_lines(text: str) -> str:

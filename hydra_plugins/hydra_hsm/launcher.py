@@ -35,12 +35,13 @@ class HsmLauncher(Launcher):
         """Find what is wrong with the configuration, before anything is written. Raises CompactHydraException."""
         from hsm_core.exceptions import HsmError
         from hsm_core.launch import choose_sources, read_config
+        from hsm_core.text import printable_lines
 
         try:
             choose_sources(read_config(self.config, self.task_function))
         except HsmError as e:
             _remove_if_empty(str(self.config.hydra.sweep.dir))
-            raise CompactHydraException(str(e)) from e
+            raise CompactHydraException(printable_lines(str(e))) from e
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return a JobReturn for each, in their order.
@@ -49,6 +50,7 @@ class HsmLauncher(Launcher):
         """
         from hsm_core.exceptions import HsmError, Superseded, SweepStopped
         from hsm_core.launch import open_sweep, plan_only, stopped
+        from hsm_core.text import printable_lines
 
         try:
             if self.config.hydra.launcher.dry_run:
@@ -60,12 +62,12 @@ class HsmLauncher(Launcher):
         except Superseded as e:
             if self._session is not None:
                 self._session.abandon()
-            raise CompactHydraException(str(e)) from e
+            raise CompactHydraException(printable_lines(str(e))) from e
         except SweepStopped as e:
             assert self._session is not None
             stopped(self._session, e)
         except HsmError as e:
-            raise CompactHydraException(str(e)) from e
+            raise CompactHydraException(printable_lines(str(e))) from e
         except BaseException as e:
             if self._session is not None:
                 self._session.close(SweepStopped(f"{type(e).__name__}: {e}"))
