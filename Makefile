@@ -11,7 +11,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 METADATA := setup.py pyproject.toml hsm_core/__init__.py
 
 # Programs that the tests call, each with the Debian package it is in.
-TEST_PROGRAMS := git:git
+TEST_PROGRAMS := git:git faketime:faketime
 
 .PHONY: demo test lint clean environment programs
 

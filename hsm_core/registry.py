@@ -14,7 +14,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from hsm_core import journal
@@ -52,7 +52,7 @@ def register(directory: Path, sweep_id: str | None = None) -> str:
     folder = _folder()
     os.makedirs(folder, mode=0o700, exist_ok=True)
     place = os.path.abspath(directory)
-    record = {"directory": place, "created": datetime.now(timezone.utc).isoformat(timespec="microseconds")}
+    record = {"directory": place, "created": _next_moment(folder)}
     for number in itertools.count(1):
         name = wanted if number == 1 else f"{wanted}_{number}"
         try:
@@ -126,6 +126,15 @@ def _folder() -> Path:
                 errno.ENOENT, "this user has no home directory; set XDG_STATE_HOME", "~/.local/state"
             ) from None
     return Path(state) / "hsm" / "sweeps"
+
+
+def _next_moment(folder: Path) -> str:
+    """Now, or just behind the newest sweep where the clock was set back since: what is newest is the last one made."""
+    noted = [found[0] for name in os.listdir(folder) if (found := _read(folder / name)) is not None]
+    moment = datetime.now(timezone.utc)
+    with contextlib.suppress(ValueError, OverflowError):
+        moment = max(moment, datetime.fromisoformat(max(noted, default="")) + timedelta(microseconds=1))
+    return moment.isoformat(timespec="microseconds")
 
 
 def _create(path: Path, text: str) -> None:

@@ -68,14 +68,18 @@ def write_reports(directory: Path) -> None:
 
 def _read(journal: Path) -> _History:
     history = _History()
+    latest = set_back = 0.0
     for entry in entries(journal):
+        # A clock that was set back goes on from where it stood: no time runs backwards, and none is missing.
+        set_back += max(0.0, latest - entry.at)
+        latest, at = entry.at, entry.at + set_back
         if isinstance(entry.event, (ev.SweepStarted, ev.SweepResumed)):
-            history.runs.append([entry.at, entry.at])
+            history.runs.append([at, at])
         elif history.runs:
-            history.runs[-1][1] = max(history.runs[-1][1], entry.at)
+            history.runs[-1][1] = at
         if entry.event is None:
             continue
-        apply(history.state, entry.event, entry.at)
+        apply(history.state, entry.event, at)
         if isinstance(entry.event, ev.AttemptFinished) and accepted(entry.event, history.state):
             _note_attempt(history, history.state.tasks[entry.event.task])
     for task in history.state.tasks.values():
@@ -96,8 +100,7 @@ def _note_attempt(history: _History, task: TaskRecord) -> None:
 def _note_active(history: _History, task: TaskRecord, end: float) -> _SourceHistory:
     assert task.attempt is not None
     source = history.sources.setdefault(task.attempt.source, _SourceHistory())
-    # A clock that was set back must not make a time run backwards.
-    source.active.append((task.attempt.submitted_at, max(end, task.attempt.submitted_at)))
+    source.active.append((task.attempt.submitted_at, end))
     return source
 
 

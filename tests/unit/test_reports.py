@@ -55,6 +55,24 @@ def test_the_figures_add_up(story: Story) -> None:
     assert local["utilisation"] == round(13 / (2 * found["elapsed_seconds"]), 4)
 
 
+def test_a_clock_that_is_set_back_takes_no_time_away(story: Story) -> None:
+    story.begin(slots=1)
+    story.complete("lr=1")
+    running = story.add("lr=2")
+    story.submit(running)
+    before = analysis(story)["elapsed_seconds"]
+    story.at -= 86400
+    story.finish(running, Outcome.failed(Cause.ERROR, "no", duration=2.0))
+    for n in range(3, 13):
+        story.complete(f"lr={n}", seconds=3.0)
+    story.end()
+    found = analysis(story)
+    assert found["elapsed_seconds"] == before + 41
+    assert found["sources"]["local"]["utilisation"] == round(34 / found["elapsed_seconds"], 4)
+    text = (story.directory / "reports" / "source_utilization.html").read_text()
+    assert f"({before + 41:.1f}s)" in text
+
+
 def test_the_pause_before_a_resume_is_no_time_of_the_sweep(story: Story) -> None:
     story.begin()
     story.tell(ev.SweepFinished("interrupted"), after=10)
