@@ -71,7 +71,8 @@ def open_session(
         for name in ("results", "control", "agents"):
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
         entry = entries.find_entry(function)
-        snapshot = payload.write(hsm / "payload", hsm / "snapshot", hydra_config, context, function, entry)
+        snapshot = payload.freeze(hsm / "snapshot", hydra_config, entry)
+        payload.write(hsm / "payload", snapshot, hydra_config, context, function, entry)
         past = replay(hsm / "journal.jsonl") if resumed else None
         journal = Journal.create(hsm / "journal.jsonl") if past is None else Journal.open(hsm / "journal.jsonl", past)
         state = SweepState() if past is None else past.state

@@ -1,8 +1,9 @@
 """The payload of a sweep: what every task needs beside its own overrides.
 
-Written once per launcher into the sweep directory, read by zygotes and workers
+Written once per launcher into a folder of its own, read by zygotes and workers
 (`hsm_core.remote.app.Payload`). JSON for what is plain, one pickle for Hydra's objects;
-classes of the app are pickled by reference, since the app is imported there first.
+classes of the app are pickled by reference, since the app is imported there first. It is never
+changed: attempts that outlive their launcher, and `original_code`, read it later.
 """
 
 from __future__ import annotations
@@ -27,17 +28,28 @@ from hsm_core.snapshot import Snapshot, take
 log = logging.getLogger(__name__)
 
 
-def write(
-    folder: Path, snapshot: Path, config: DictConfig, context: HydraContext, function: TaskFunction, entry: Entry | None
-) -> Snapshot:
-    """Freeze code, configuration and context; returns the snapshot that was taken.
+def freeze(target: Path, config: DictConfig, entry: Entry | None) -> Snapshot:
+    """Take the snapshot of the app's code and configuration files. Raises SnapshotError.
 
-    `entry` is what `hsm_core.entry.find_entry` found: without one the function goes by value.
-    Raises SnapshotError when something can't be frozen.
+    `entry` is what `hsm_core.entry.find_entry` found.
+    """
+    script = Path(entry["path"]).resolve() if entry is not None and entry["kind"] == "script" else None
+    return take(app_dir(entry), _config_dirs(config), target, script)
+
+
+def write(
+    folder: Path,
+    snapshot: Snapshot,
+    config: DictConfig,
+    context: HydraContext,
+    function: TaskFunction,
+    entry: Entry | None,
+) -> None:
+    """Write what tasks need beside the snapshot; without an entry the function goes by value.
+
+    Raises SnapshotError when something can't be sent.
     """
     search_path = [(e.provider, e.path) for e in context.config_loader.get_search_path().get_path()]
-    script = Path(entry["path"]).resolve() if entry is not None and entry["kind"] == "script" else None
-    frozen = take(app_dir(entry), _config_dirs(config), snapshot, script)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     objects: dict[str, Any] = {
         "config": config,
@@ -54,12 +66,12 @@ def write(
         "entry": entry,
         "cwd": os.getcwd(),
         "job_name": JobRuntime.instance().get("name"),
+        "sweep_dir": os.path.abspath(config.hydra.sweep.dir),
         "search_path": search_path,
-        "frozen": frozen.roots,
+        "frozen": {root: os.path.relpath(copy, folder) for root, copy in snapshot.roots.items()},
     }
     _put(folder / "payload.json", json.dumps(facts, indent=1).encode())
     _put(folder / "payload.pkl", blob)
-    return frozen
 
 
 def _by_reference(objects: dict[str, Any]) -> bytes:

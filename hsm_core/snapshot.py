@@ -1,11 +1,14 @@
 """Freezing what tasks will read: the app's Python files and its configuration files.
 
 The copies stand in the sweep directory; `hsm_core.remote.frozen` reads them on the compute
-side. Staged under another name, then renamed: a snapshot that is there is complete.
+side. Staged under another name, then renamed: a snapshot that is there is complete. It says
+itself what it holds, so that later launchers can tell whether the code changed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,15 +27,26 @@ DATA_FOLDER = 5_000
 WALK_LIMIT = 200_000
 """directory entries looked at in a folder that is not under git"""
 
-_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "multirun", "outputs"})
+MANIFEST = "manifest.json"
+"""in each snapshot: its roots, the hash of each of its files, and git's word on the project"""
+
+_SKIPPED = frozenset({".hsm", ".hydra", "__pycache__", "node_modules", "site-packages", "multirun", "outputs"})
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    roots: Mapping[str, str]
-    """frozen folder -> its copy"""
+    folder: Path
+    names: Mapping[str, str]
+    """frozen folder or script -> name of its copy in `folder`"""
+    files: Mapping[str, str]
+    """name in `folder` -> SHA-256 of the file's content, in hex"""
     commit: str | None = None
     dirty: bool | None = None
+
+    @property
+    def roots(self) -> dict[str, str]:
+        """Frozen folder or script -> its copy."""
+        return {root: str(self.folder / name) for root, name in self.names.items()}
 
 
 def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path, script: Path | None = None) -> Snapshot:
@@ -46,25 +60,55 @@ def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path, script
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, mode=0o700)
     roots: dict[Path, str] = {}
+    files: dict[str, str] = {}
     commit, dirty = None, None
+
+    def freeze(root: Path, of: Path, names: Iterable[Path], name: str) -> None:
+        roots[root] = name if root == of else f"{name}/{root.name}"
+        copied = _copy(of, names, staging / name)
+        files.update((f"{name}/{file.as_posix()}", digest) for file, digest in copied.items())
+
     if app_dir is not None and not _installed(app_dir):
         top = _git(app_dir, "rev-parse", "--show-toplevel")
         project = Path(top.strip()) if top else app_dir
         if top:
             commit = (_git(project, "rev-parse", "HEAD") or "").strip() or None
             dirty = bool(_git(project, "status", "--porcelain", "--untracked-files=no"))
-        roots[project] = "project"
-        _copy(project, _project_files(project, bool(top)), staging / "project")
+        freeze(project, project, _project_files(project, bool(top)), "project")
     for number, folder in enumerate(config_dirs):
         if folder.is_dir() and not _installed(folder) and not any(_holds(staging, roots, r, folder) for r in roots):
-            roots[folder] = f"conf-{number}"
-            _copy(folder, _walk(folder), staging / f"conf-{number}")
+            freeze(folder, folder, _walk(folder), f"conf-{number}")
     if script is not None and not any(_holds(staging, roots, root, script) for root in roots):
-        roots[script] = f"script/{script.name}"
-        _copy(script.parent, [Path(script.name)], staging / "script")
+        freeze(script, script.parent, [Path(script.name)], "script")
+    taken = Snapshot(target, {str(root): name for root, name in roots.items()}, files, commit, dirty)
+    facts = {"names": taken.names, "files": files, "commit": commit, "dirty": dirty}
+    (staging / MANIFEST).write_text(json.dumps(facts, indent=1), encoding="ascii")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(staging, target)
-    return Snapshot({str(root): str(target / name) for root, name in roots.items()}, commit, dirty)
+    return taken
+
+
+def read(folder: Path) -> Snapshot | None:
+    """The snapshot in a folder, as it was taken; None where there is none that is complete."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text("ascii"))
+        return Snapshot(folder, facts["names"], facts["files"], facts["commit"], facts["dirty"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def damaged(snapshot: Snapshot) -> list[str]:
+    """Names of the snapshot's files that are gone or not what was frozen, sorted."""
+    found = []
+    for name, digest in snapshot.files.items():
+        try:
+            content = (snapshot.folder / name).read_bytes()
+        except OSError:
+            found.append(name)
+            continue
+        if hashlib.sha256(content).hexdigest() != digest:
+            found.append(name)
+    return sorted(found)
 
 
 def _holds(staging: Path, roots: Mapping[Path, str], root: Path, path: Path) -> bool:
@@ -81,17 +125,28 @@ def _project_files(project: Path, git: bool) -> Iterator[Path]:
     if listed is None:
         yield from _walk(project)
         return
+    sweeps: dict[Path, bool] = {}
     for name in listed.split("\0"):
         path = Path(name)
-        if name.endswith(SUFFIXES) and not _SKIPPED.intersection(path.parts) and (project / path).is_file():
+        if not name.endswith(SUFFIXES) or _SKIPPED.intersection(path.parts) or not (project / path).is_file():
+            continue
+        if not _in_a_sweep(project, path.parent, sweeps):
             yield path
+
+
+def _in_a_sweep(project: Path, folder: Path, known: dict[Path, bool]) -> bool:
+    """Whether a folder, relative to the project, belongs to a sweep's directory that git does not ignore."""
+    if folder not in known:
+        below = folder != folder.parent  # the project's own folder may be a sweep's directory, and is code
+        known[folder] = below and ((project / folder / ".hsm").is_dir() or _in_a_sweep(project, folder.parent, known))
+    return known[folder]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     seen = 0
     for here, folders, files in os.walk(folder):
         # A sweep's own directory, or data: nobody has so many modules in one folder.
-        if ".hsm" in folders or len(folders) + len(files) > DATA_FOLDER:
+        if (".hsm" in folders and here != str(folder)) or len(folders) + len(files) > DATA_FOLDER:
             folders.clear()
             continue
         folders[:] = [
@@ -108,9 +163,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, f).relative_to(folder) for f in files if f.endswith(SUFFIXES))
 
 
-def _copy(root: Path, files: Iterable[Path], target: Path) -> None:
+def _copy(root: Path, files: Iterable[Path], target: Path) -> dict[Path, str]:
+    """Copy these files of a folder; returns the hash of each copy."""
     target.mkdir(mode=0o700)
-    made = {target}
+    made, copied = {target}, {}
     for count, name in enumerate(files):
         if count >= FILE_LIMIT:
             raise SnapshotError(
@@ -123,8 +179,10 @@ def _copy(root: Path, files: Iterable[Path], target: Path) -> None:
             made.add(copy.parent)
         try:
             shutil.copy2(root / name, copy)
+            copied[name] = hashlib.sha256(copy.read_bytes()).hexdigest()
         except OSError as e:
             raise SnapshotError(f"{root / name} can't be frozen: {e.strerror}") from e
+    return copied
 
 
 def _git(folder: Path, *args: str) -> str | None:

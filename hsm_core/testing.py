@@ -131,14 +131,11 @@ class Bench:
             config = hydra.config_loader.load_configuration(None, overrides, RunMode.MULTIRUN)
             config.hydra.overrides.task.clear()
             entry = {"kind": "script", "path": str(self._app), "argv0": str(self._app), "args": [], "cwd": os.getcwd()}
-            payload.write(
-                self.directory / ".hsm" / "payload",
-                self.directory / ".hsm" / "snapshot",
-                config,
-                HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)),
-                _no_function,
-                {**entry, "function": "__main__:main"},
-            )
+            entry["function"] = "__main__:main"
+            hsm = self.directory / ".hsm"
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+            snapshot = payload.freeze(hsm / "snapshot", config, entry)
+            payload.write(hsm / "payload", snapshot, config, context, _no_function, entry)
         finally:
             GlobalHydra.instance().clear()
 

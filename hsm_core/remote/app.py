@@ -44,7 +44,11 @@ class Payload:
     @classmethod
     def read(cls, folder: str) -> Payload:
         with open(os.path.join(folder, "payload.json"), encoding="utf-8") as f:
-            return cls(folder, json.load(f))
+            return cls(os.path.abspath(folder), json.load(f))
+
+    def copies(self) -> dict[str, str]:
+        """Frozen folder -> its copy."""
+        return {root: os.path.normpath(os.path.join(self.folder, copy)) for root, copy in self.facts["frozen"].items()}
 
     def objects(self) -> dict[str, Any]:
         """The pickled half: configuration, callbacks and, without an entry, the function itself.
@@ -87,7 +91,7 @@ def reach(payload: Payload, then: Then) -> None:
     facts = payload.facts
     entry = facts["entry"]
     os.chdir(entry["cwd"])
-    frozen = Frozen(facts["frozen"])
+    frozen = Frozen(payload.copies())
     frozen.freeze_imports()
     if entry["kind"] == "value":
         sys.path[:] = entry["path"]

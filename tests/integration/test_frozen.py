@@ -145,7 +145,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def frozen_files(app: App) -> list[str]:
     folder = app.folder / "out" / ".hsm" / "snapshot"
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*/*") if path.is_file())
 
 
 SIMPLE = """

@@ -66,6 +66,36 @@ def test_under_git_what_is_ignored_is_left_alone(tmp_path: Path) -> None:
     assert len(taken.commit) == 40
 
 
+def test_a_sweep_that_git_does_not_ignore_is_no_code(tmp_path: Path) -> None:
+    """Only the project's own folder is code, even where it is a sweep's directory."""
+    project = tmp_path / "project"
+    put(project / "train.py")
+    subprocess.run(["git", "-C", str(project), "init", "-q"], check=True)
+    for sweep in (project / "runs" / "one", project):
+        put(sweep / ".hsm" / "snapshot" / "project" / "train.py")
+        put(sweep / "0" / ".hydra" / "config.yaml")
+    put(project / "runs" / "one" / "0" / "made.py")
+    put(project / "runs" / "conf.yaml")
+    assert frozen(project, tmp_path / "out") == {"train.py", "runs/conf.yaml"}
+
+
+def test_a_snapshot_tells_what_it_holds(tmp_path: Path) -> None:
+    project, script = tmp_path / "project", put(tmp_path / "elsewhere" / "run.py", "y = 1\n")
+    put(project / "pkg" / "m.py", "x = 1\n")
+    taken = take(project, [], tmp_path / "out", script)
+    found = snapshot.read(tmp_path / "out")
+    assert found == taken
+    assert set(found.files) == {"project/pkg/m.py", "script/run.py"}
+    assert Path(found.roots[str(script)]).read_text() == "y = 1\n"
+    assert snapshot.damaged(found) == []
+    same = take(project, [], tmp_path / "again", script)
+    assert same.files == taken.files
+    (tmp_path / "out" / "project" / "pkg" / "m.py").write_text("x = 2\n")
+    (tmp_path / "out" / "script" / "run.py").unlink()
+    assert snapshot.damaged(found) == ["project/pkg/m.py", "script/run.py"]
+    assert snapshot.read(tmp_path / "nowhere") is None
+
+
 def test_too_much_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         put(tmp_path / "project" / f"m{number}.py")
