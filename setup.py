@@ -54,7 +54,8 @@ setup(
     extras_require={
         "example": ["scikit-learn>=1.3"],
         # WHY <1.4: hydra-optuna-sweeper 1.3.0 accepts Hydra 1.4 pre-releases, but fails on them.
-        "optuna": ["hydra-optuna-sweeper>=1.2", "hydra-core<1.4"],
+        # WHY sqlalchemy<2: the sweeper keeps Optuna below 3, whose storages can't be used with SQLAlchemy 2.
+        "optuna": ["hydra-optuna-sweeper>=1.2", "hydra-core<1.4", "sqlalchemy<2"],
         "test": [
             "pytest>=8.0",
             "pytest-timeout>=2.2",
