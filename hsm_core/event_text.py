@@ -92,6 +92,32 @@ def _sweep_resumed(e: ev.SweepResumed, state: SweepState) -> Line:
     return Line(logging.INFO, f"Sweep {printable(state.id)} resumed on {where}, launcher epoch {e.epoch}")
 
 
+def _config_changed(e: ev.ConfigChanged, state: SweepState) -> Line:
+    if not e.keys:
+        return Line(logging.INFO, "The configuration of the sweep's start is the recorded one again")
+    keys = printable(", ".join(e.keys), _MESSAGE_LIMIT)
+    return Line(logging.WARNING, f"The configuration changed and was accepted for what is left: {keys}")
+
+
+def _code_changed(e: ev.CodeChanged, state: SweepState) -> Line | None:
+    if e.count == 0:  # only its place: the snapshot of the last launcher was damaged
+        return None
+    first = e.snapshot == SweepState().code
+    runs = "What is left runs that of the sweep's start" if first else "What is left runs the new code"
+    if e.count is None:
+        changed = "Whether the code changed can't be told, the snapshot of the last launcher is gone or damaged"
+    else:
+        names = ", ".join(e.files) + (f" and {e.count - len(e.files)} more" if e.count > len(e.files) else "")
+        changed = f"The code differs from the last launcher's in {plural(e.count, 'file')}: {printable(names)}"
+    commits = f" (commit {_commit(e.commit_before)} -> {_commit(e.commit)}{' with local changes' if e.dirty else ''})"
+    said = f"{changed}{commits if e.commit else ''}. {runs}"
+    return Line(logging.WARNING, said if first else f"{said}; --original-code takes that of the sweep's start")
+
+
+def _commit(name: str | None) -> str:
+    return "unknown" if name is None else printable(name[:10])
+
+
 def _sweep_finished(e: ev.SweepFinished, state: SweepState) -> Line:
     counts = f"{state.counts[TaskState.COMPLETED]} completed, {state.counts[TaskState.FAILED]} failed"
     level = logging.INFO if e.status == "finished" else logging.WARNING
@@ -187,6 +213,8 @@ def _note(e: ev.Note, state: SweepState) -> Line:
 _TELL: dict[str, Callable[[Any, SweepState], Line | None]] = {
     ev.SweepStarted.kind: _sweep_started,
     ev.SweepResumed.kind: _sweep_resumed,
+    ev.ConfigChanged.kind: _config_changed,
+    ev.CodeChanged.kind: _code_changed,
     ev.SweepFinished.kind: _sweep_finished,
     ev.SourceStarted.kind: _source_started,
     ev.SourceDown.kind: _source_down,

@@ -65,6 +65,31 @@ class SweepResumed(Event, frozen=True):
     host: str
     pid: int
     argv: tuple[str, ...] = ()
+    cwd: str = ""
+
+
+class ConfigChanged(Event, frozen=True):
+    """Another configuration is the recorded one from here on: a changed one that was accepted, or the first again."""
+
+    payload: str
+    """folder below `.hsm` that holds it"""
+    config_hash: str | None = None
+    keys: tuple[str, ...] = ()
+    """some of those that differ, in words"""
+
+
+class CodeChanged(Event, frozen=True):
+    """Tasks run other code from here on: that of this launcher, or that of the sweep's start again."""
+
+    snapshot: str
+    """folder below `.hsm` that holds it"""
+    files: tuple[str, ...] = ()
+    """some of those that differ"""
+    count: int | None = None
+    """how many differ; None: the code before is gone, so that can't be told"""
+    commit_before: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
 
 
 class SourceStarted(Event, frozen=True):

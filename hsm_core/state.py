@@ -8,7 +8,7 @@ it: a copy per event would make a sweep of N tasks cost N squared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -77,6 +77,15 @@ class SourceRecord:
     """why it was taken out"""
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """What started a launcher, and how many tasks its sweeper has announced."""
+
+    argv: tuple[str, ...] = ()
+    cwd: str = ""
+    planned: int = 0
+
+
 @dataclass
 class SweepState:
     id: str = ""
@@ -97,6 +106,17 @@ class SweepState:
     """tasks in each state"""
     stale: int = 0
     last_event_at: float | None = None
+    config: str = "payload"
+    """folder below `.hsm` of the payload that holds the recorded configuration"""
+    config_hash: str | None = None
+    config_epoch: int = 0
+    """the launcher since which it is the recorded one"""
+    code: str = "snapshot"
+    """folder below `.hsm` of the snapshot that the last launcher's tasks run"""
+    command: CommandLine = CommandLine()
+    """of the launcher that planned most tasks, the latest of these"""
+    current: CommandLine = CommandLine()
+    """of the latest launcher"""
 
     @property
     def total(self) -> int:
@@ -158,18 +178,29 @@ def _source(state: SweepState, name: str) -> SourceRecord:
 def _sweep_started(state: SweepState, e: ev.SweepStarted, at: float) -> None:
     state.id, state.started, state.started_at = e.id, e, at
     state.status, state.epoch = "running", e.epoch
+    state.config_hash, state.config_epoch = e.config_hash, e.epoch
+    state.command = state.current = CommandLine(e.argv, e.cwd)
 
 
 def _sweep_resumed(state: SweepState, e: ev.SweepResumed, at: float) -> None:
     state.status, state.reason, state.exit_code, state.ended_at = "running", "", None, None
     state.epoch = max(state.epoch, e.epoch)
     state.planned = 0
+    state.current = CommandLine(e.argv, e.cwd or state.current.cwd)
     for source in state.sources.values():
         source.down = source.disabled = None
 
 
 def _sweep_finished(state: SweepState, e: ev.SweepFinished, at: float) -> None:
     state.status, state.reason, state.exit_code, state.ended_at = e.status, e.reason, e.exit_code, at
+
+
+def _config_changed(state: SweepState, e: ev.ConfigChanged, at: float) -> None:
+    state.config, state.config_hash, state.config_epoch = e.payload, e.config_hash, state.epoch
+
+
+def _code_changed(state: SweepState, e: ev.CodeChanged, at: float) -> None:
+    state.code = e.snapshot
 
 
 def _source_started(state: SweepState, e: ev.SourceStarted, at: float) -> None:
@@ -192,6 +223,9 @@ def _source_disabled(state: SweepState, e: ev.SourceDisabled, at: float) -> None
 
 def _tasks_planned(state: SweepState, e: ev.TasksPlanned, at: float) -> None:
     state.planned += e.count
+    state.current = replace(state.current, planned=state.planned)
+    if state.planned >= state.command.planned and state.current.argv:
+        state.command = state.current
 
 
 def _task_added(state: SweepState, e: ev.TaskAdded, at: float) -> None:
@@ -265,6 +299,8 @@ def _result_stale(state: SweepState, e: ev.ResultStale, at: float) -> None:
 _FOLDS: dict[str, Any] = {
     ev.SweepStarted.kind: _sweep_started,
     ev.SweepResumed.kind: _sweep_resumed,
+    ev.ConfigChanged.kind: _config_changed,
+    ev.CodeChanged.kind: _code_changed,
     ev.SweepFinished.kind: _sweep_finished,
     ev.SourceStarted.kind: _source_started,
     ev.SourceDown.kind: _source_down,

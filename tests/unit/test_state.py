@@ -80,6 +80,8 @@ other_events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.SourceDisabled, source=sources, reason=words),
     st.builds(ev.TasksPlanned, count=numbers),
     st.builds(ev.SweepResumed, epoch=epochs, host=words, pid=numbers, argv=st.lists(words).map(tuple)),
+    st.builds(ev.ConfigChanged, payload=words, config_hash=st.none() | words, keys=st.lists(words).map(tuple)),
+    st.builds(ev.CodeChanged, snapshot=words, files=st.lists(words).map(tuple), count=st.none() | numbers),
     st.builds(ev.StrategyFailed, strategy=words, reason=words),
     st.builds(ev.CommandDone, id=words, command=words, ok=st.booleans(), message=words),
     st.builds(ev.Note, level=words, message=words, source=st.none() | sources, task=st.none() | tasks),
