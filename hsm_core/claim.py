@@ -35,12 +35,27 @@ def claim(directory: Path, config: HsmConfig) -> bool:
             f"{directory} is being taken by another launcher, or one was killed while it took it. "
             f"If nothing runs there: rm -r '{hsm}'"
         )
+    if to_be_resumed(directory, config):
+        return True
+    _clear(directory)
+    return False
+
+
+def holds_sweep(directory: Path) -> bool:
+    """Whether there is a sweep with a journal in the directory."""
+    return _has_events(directory / ".hsm")
+
+
+def to_be_resumed(directory: Path, config: HsmConfig) -> bool:
+    """Whether the sweep that the directory holds is to be resumed; False: overwritten.
+
+    Raises SweepExists when the configuration wants neither.
+    """
     if config.resume or config.on_existing == "resume":
         return True
     if config.on_existing == "overwrite":
-        _clear(directory)
         return False
-    past = replay(hsm / "journal.jsonl").state
+    past = replay(directory / ".hsm" / "journal.jsonl").state
     raise SweepExists(
         f"{directory} holds the sweep {past.id} already. To go on with it: hsm complete {past.id}. "
         "To run another one: name another hydra.sweep.dir. To replace it: hydra.launcher.on_existing=overwrite"

@@ -12,15 +12,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hsm_core import entry, selection
+from hsm_core.claim import holds_sweep, to_be_resumed
 from hsm_core.config import HsmConfig
 from hsm_core.config import load as config_load
-from hsm_core.exceptions import SweepStopped
+from hsm_core.exceptions import ConfigError, SweepStopped
+from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
-from hsm_core.opening import open_session
+from hsm_core.opening import check_config, open_session
 from hsm_core.plan import make_plan, show_plan
 from hsm_core.session import Session
 from hsm_core.sources import load_source
 from hsm_core.strategies import load_strategy
+from hsm_core.sweepers import points_are_fixed, sweeper_name
 from hsm_core.text import printable_lines
 
 log = logging.getLogger(__name__)
@@ -42,10 +45,28 @@ def open_sweep(hydra_config: DictConfig, context: HydraContext, function: TaskFu
     return session
 
 
+def check_existing(hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> None:
+    """Refuse a directory that holds a sweep, if `open_sweep` would, before a sweeper writes anything there.
+
+    Raises ConfigError, SweepExists, SweepChanged or JournalError.
+    """
+    directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
+    if holds_sweep(directory):
+        config = read_config(hydra_config, function)
+        if to_be_resumed(directory, config):
+            state = replay(directory / ".hsm" / "journal.jsonl").state
+            check_config(state, directory, config, hydra_config, context)
+
+
 def read_config(hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
-    """The configuration of hsm from the `hydra.launcher` node and hsm_config.yaml."""
+    """The configuration of hsm from the `hydra.launcher` node and hsm_config.yaml. Raises ConfigError."""
     node: Any = OmegaConf.to_container(hydra_config.hydra.launcher, resolve=True)
-    return config_load.load(node, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
+    config = config_load.load(node, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
+    if config.tasks is not None and not points_are_fixed(hydra_config):
+        name = sweeper_name(hydra_config)
+        words = f"hydra.launcher.tasks: {name} chooses its points itself and needs the results of all of them"
+        raise ConfigError([words])
+    return config
 
 
 def choose_sources(config: HsmConfig) -> Lanes:

@@ -1,32 +1,29 @@
-"""Opening a sweep: its directory is taken, what tasks will read is frozen, a session begins."""
+"""Opening a sweep: take its directory, freeze what its tasks will read, and start its sources."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.utils import JobRuntime
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import hsm_core
 from hsm_core import entry as entries
 from hsm_core import events as ev
-from hsm_core import payload, registry
+from hsm_core import recorded_config, registry, versions
 from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.exceptions import SweepError, Unwritable
-from hsm_core.fail_fast import FailureLimit
-from hsm_core.journal import Journal, replay
+from hsm_core.journal import Journal, Replay, replay
 from hsm_core.lanes import Lanes
 from hsm_core.launcher_log import let_go_of_terminal, log_path
 from hsm_core.owner import Owner
@@ -34,12 +31,11 @@ from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext
 from hsm_core.session import Session
 from hsm_core.signals import Signals
-from hsm_core.snapshot import Snapshot
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores
 from hsm_core.space import NO_SPACE, is_low, room_words
 from hsm_core.state import SweepState
-from hsm_core.sweepers import launches_once
+from hsm_core.versions import Version
 
 
 def open_session(
@@ -58,6 +54,9 @@ def open_session(
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
     hsm = directory / ".hsm"
     resumed = claim(directory, config)
+    path = hsm / "journal.jsonl"
+    past = replay(path) if resumed else None
+    changed = [] if past is None else check_config(past.state, directory, config, hydra_config, context)
     owner: Owner | None = None
     signals: Signals | None = None
     session: Session | None = None
@@ -70,30 +69,34 @@ def open_session(
         signals.take()
         for name in ("results", "control", "agents"):
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
-        entry = entries.find_entry(function)
-        snapshot = payload.freeze(hsm / "snapshot", hydra_config, entry)
-        payload.write(hsm / "payload", snapshot, hydra_config, context, function, entry)
-        past = replay(hsm / "journal.jsonl") if resumed else None
-        journal = Journal.create(hsm / "journal.jsonl") if past is None else Journal.open(hsm / "journal.jsonl", past)
-        state = SweepState() if past is None else past.state
         if past is None:
-            first = _started(directory, snapshot, _config_hash(hydra_config), owner.epoch)
+            state = SweepState()
+            version = versions.first(hsm, hydra_config, context, function)
+            journal = Journal.create(path)
+            first = _started(directory, version, recorded_config.config_hash(hydra_config), owner.epoch)
         else:
-            first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), tuple(entries.command_line()))
+            past = _up_to_date(past, path)
+            state = past.state
+            if config.original_code:
+                version = versions.original(hsm, state)
+            else:
+                version = versions.later(hsm, owner.epoch, state, changed, hydra_config, context, function)
+            journal = Journal.open(path, past)
+            command = tuple(entries.command_line())
+            first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), command, os.getcwd())
         sweep = SweepContext(
             id=first.id if isinstance(first, ev.SweepStarted) else state.id,
             directory=directory,
             epoch=owner.epoch,
-            payload=hsm / "payload",
+            payload=version.payload,
             config=config,
             threads_per_task=config.threads_per_task or _threads(lanes),
         )
         composer = Composer(context.config_loader, hydra_config)
         trusted = partial(_trusted, config=config, state=state)
         returns = ReturnContext(directory, composer, config.raise_on_failure, trusted)
-        failures = FailureLimit(config.fail_fast, all_known=launches_once(hydra_config))
-        session = Session(config, directory, journal, owner, state, lanes, returns, failures, signals)
-        session.start(first, sweep)
+        session = Session(config, directory, journal, owner, state, lanes, returns, signals, hydra_config)
+        session.start(first, sweep, version.changes)
     except BaseException as e:
         if session is not None:
             session.leave_terminal()
@@ -119,14 +122,28 @@ def _unopened(directory: Path, error: OSError | Unwritable) -> str:
     return words
 
 
-def _config_hash(config: DictConfig) -> str:
-    """16 hex digits over the app's own configuration as the sweep found it, before any task's overrides."""
-    keys: Any = [key for key in config if key != "hydra"]
-    own = OmegaConf.masked_copy(config, keys)
-    return hashlib.sha256(OmegaConf.to_yaml(own).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def check_config(
+    state: SweepState, directory: Path, config: HsmConfig, hydra_config: DictConfig, context: HydraContext
+) -> list[str]:
+    """The keys in which today's configuration differs from the one that the sweep recorded; nothing is changed.
+
+    Raises SweepChanged where it differs and that was not accepted. With `original_code` today's is not used, so
+    nothing is compared.
+    """
+    if config.original_code:
+        return []
+    changed = recorded_config.changed_keys(directory / ".hsm", state, hydra_config, context)
+    if changed and not config.accept_config_change:
+        raise recorded_config.refusal(state.id, changed)
+    return changed
 
 
-def _started(directory: Path, snapshot: Snapshot, config_hash: str, epoch: int) -> ev.SweepStarted:
+def _up_to_date(past: Replay, path: Path) -> Replay:
+    """What the journal adds up to now that nobody else writes it."""
+    return past if path.stat().st_size == past.offset else replay(path)
+
+
+def _started(directory: Path, version: Version, config_hash: str, epoch: int) -> ev.SweepStarted:
     name = directory.name if directory.name.startswith("sweep_") else None
     try:
         sweep_id = registry.register(directory, name)
@@ -145,8 +162,8 @@ def _started(directory: Path, snapshot: Snapshot, config_hash: str, epoch: int) 
         host=socket.gethostname(),
         pid=os.getpid(),
         epoch=epoch,
-        commit=snapshot.commit,
-        dirty=snapshot.dirty,
+        commit=version.snapshot.commit,
+        dirty=version.snapshot.dirty,
         config_hash=config_hash,
     )
 

@@ -6,17 +6,16 @@ first call to the end of the multirun.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
 
 from hsm_core import events as ev
 from hsm_core import reports
@@ -36,12 +35,15 @@ from hsm_core.listeners.progress import Progress
 from hsm_core.listeners.results_table import ResultsTable
 from hsm_core.listeners.stream import Stream
 from hsm_core.owner import Owner
+from hsm_core.points import Points
 from hsm_core.results import ReturnContext, TaskReturn
+from hsm_core.resume import plan_words
 from hsm_core.signals import Signals
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import end_processes
 from hsm_core.state import SweepState
-from hsm_core.task import Attempt, Task, TaskState, task_indices, task_key
+from hsm_core.sweepers import after_a_resume, launches_once
+from hsm_core.task import Attempt, Task, TaskState, task_indices
 from hsm_core.text import plural
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ class Session:
         state: SweepState,
         lanes: Lanes,
         returns: ReturnContext,
-        failures: FailureLimit,
         signals: Signals,
+        hydra_config: DictConfig,
     ) -> None:
         self.directory = directory
         self.state = state
@@ -70,9 +72,10 @@ class Session:
         self._lanes = lanes
         self._returns = returns
         self._signals = signals
-        self._resumed = bool(state.tasks)
-        self._numbers = {task.key: task.index for task in state.tasks.values()}
-        self._seen: Counter[str] = Counter()
+        self._resumed = state.started is not None
+        self._sweeper = after_a_resume(hydra_config)
+        self._once = launches_once(hydra_config)
+        self._points = Points(state.tasks, bool(config.gpus_per_task))
         self._only = None if config.tasks is None else task_indices(config.tasks)
         self._closed = False
         self._shown = _shown(config, directory)
@@ -81,17 +84,20 @@ class Session:
         self._spool = Spool(directory / ".hsm")
         self._log = log_path(directory / ".hsm", owner.epoch)
         records = directory / ".hsm" / "results"
+        failures = FailureLimit(config.fail_fast, all_known=self._once)
         self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners, failures)
 
     @property
     def id(self) -> str:
         return self.state.id
 
-    def start(self, first: ev.SweepStarted | ev.SweepResumed, sweep: SweepContext) -> None:
-        """Write the first line of this launcher and start every source, each in its own thread."""
+    def start(self, first: ev.SweepStarted | ev.SweepResumed, sweep: SweepContext, changes: Iterable[ev.Event]) -> None:
+        """Write the first lines of this launcher and start every source, each in its own thread."""
         self._engine.record(first)
+        for change in changes:
+            self._engine.record(change)
         self._journal.sync()
-        if isinstance(first, ev.SweepResumed):
+        if self._resumed:
             self._take_over()
         self._engine.start(sweep)
 
@@ -104,7 +110,10 @@ class Session:
         order: list[int] = []
         with self._signals.heard_by(self._signalled):
             self._engine.record(ev.TasksPlanned(len(job_overrides)))
-            self._engine.run(self._tasks(job_overrides, first_index, order))
+            asked: Iterable[Task] = self._points.tasks(job_overrides, first_index)
+            if self._resumed:
+                asked = self._resume(list(asked))
+            self._engine.run(self._to_run(asked, order))
         ended = (self.state.tasks[index] for index in order if index in self.state.tasks)
         return [TaskReturn(task, self._returns) for task in ended if task.state.terminal]
 
@@ -132,6 +141,8 @@ class Session:
         try:
             if interrupt is not None and interrupt.leave:
                 _attempted(self._tell_left)
+            if why is None:
+                _attempted(self._tell_unasked)
             for step in (end, *closed, partial(reports.write_reports, self.directory), self._tidy):
                 _attempted(step)
         except Superseded as e:
@@ -192,6 +203,12 @@ class Session:
             words = f"the launcher goes on without its terminal; what it prints is lost, {self._log} can't be written"
         self._engine.post(ev.Note("WARNING", words))
 
+    def _tell_unasked(self) -> None:
+        """Journal how many known tasks a sweeper that chooses its points did not ask for again."""
+        if self._resumed and not self._once and self._points.unasked:
+            words = f"{plural(self._points.unasked, 'known task')} did not come up again and stay as they are"
+            self._engine.record(ev.Note("INFO", words))
+
     def _tell_left(self) -> None:
         """Journal how many tasks go on without a launcher."""
         for source in self._lanes:
@@ -200,26 +217,31 @@ class Session:
                 words = f"{plural(count, 'task')} left running on {source.name}; hsm complete {self.id} takes over"
                 self._engine.record(ev.Note("WARNING", words, source=source.name))
 
-    def _tasks(self, jobs: Sequence[Sequence[str]], first_index: int, order: list[int]) -> Iterator[Task]:
-        """The tasks to run, made as the engine asks for them; `order` gets every job's index."""
-        fresh = (
-            itertools.count(max(self.state.tasks, default=-1) + 1) if self._resumed else itertools.count(first_index)
-        )
-        needs_gpu = bool(self._config.gpus_per_task)
-        for job in jobs:
-            overrides = tuple(job)
-            key = task_key(overrides)
-            self._seen[key] += 1
-            if self._seen[key] > 1:
-                key = task_key(overrides, self._seen[key] - 1)
-            index = self._numbers.get(key)
-            if index is None:
-                index = self._numbers[key] = next(fresh)
-            order.append(index)
-            known = self.state.tasks.get(index)
-            wanted = self._only is None or index in self._only
-            if wanted and (known is None or not known.state.terminal):
-                yield Task(index, overrides, key, needs_gpu)
+    def _to_run(self, asked: Iterable[Task], order: list[int]) -> Iterator[Task]:
+        """Those of the tasks that are to be run, as the engine asks for them; `order` gets every task's index."""
+        for task in asked:
+            order.append(task.index)
+            known = self.state.tasks.get(task.index)
+            if not self._wanted(task.index):
+                if known is None:  # its number is given, so the journal must know
+                    self._engine.record(ev.TaskAdded(task.index, task.key, task.overrides))
+            elif known is None or not known.state.terminal:
+                yield task
+
+    def _wanted(self, index: int) -> bool:
+        return self._only is None or index in self._only
+
+    def _resume(self, asked: list[Task]) -> list[Task]:
+        """Match what is asked for with what is known: reopen failed tasks if they are wanted, and say what will be."""
+        for task in asked:
+            known = self.state.tasks.get(task.index)
+            failed = known is not None and known.state is TaskState.FAILED
+            if failed and self._config.retry_failed and self._wanted(task.index):
+                self._engine.record(ev.TaskReopened(task.index))
+        if self._once:
+            words = plan_words(self.state, asked, self._wanted, self._points.unasked)
+            self._engine.record(ev.Note("INFO", words))
+        return asked
 
     def _take_over(self) -> None:
         """Settle what an earlier launcher left: its processes here, its attempts, commands to it."""
@@ -231,14 +253,9 @@ class Session:
             words = "the launcher it was meant for is gone"
             self._engine.record(ev.CommandDone(command.id, command.command, False, words))
             self._spool.done(command)
-        if self._config.retry_failed:
-            self._reopen()
+        if self._sweeper is not None:
+            self._engine.record(ev.Note("WARNING", self._sweeper))
         self._engine.adopt(self._left_active())
-
-    def _reopen(self) -> None:
-        for task in self.state.tasks.values():
-            if task.state is TaskState.FAILED and (self._only is None or task.index in self._only):
-                self._engine.record(ev.TaskReopened(task.index))
 
     def _left_active(self) -> dict[str, list[Attempt]]:
         left: dict[str, list[Attempt]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 @click.option("--tasks", help="Only these, such as task_050:task_100 or task_003,task_007.")
 @click.option("--takeover", is_flag=True, help="Take the sweep from a launcher that may still live.")
 @click.option("--detach", is_flag=True, help="Return once the sweep goes on; it needs this terminal no more.")
+@click.option("--accept-config-change", is_flag=True, help="Use a configuration that changed since for what is left.")
+@click.option("--original-code", is_flag=True, help="Use code and configuration of the sweep's start for what is left.")
 @output_options
 def complete(
     output: Output,
@@ -32,14 +35,18 @@ def complete(
     retry_failed: bool,
     tasks: str | None,
     takeover: bool,
+    accept_config_change: bool,
+    original_code: bool,
     detach: bool,
 ) -> None:
     """Run what is missing of SWEEP, with the command line that started it; finished tasks stay as they are."""
+    if accept_config_change and original_code:
+        raise click.UsageError("--accept-config-change and --original-code exclude each other")
     from hsm_core.cli.detached import run_detached
     from hsm_core.debris import finish_closing
     from hsm_core.journal import replay
     from hsm_core.registry import find
-    from hsm_core.resume import left_to_run, resume_arguments
+    from hsm_core.resume import check_app, forecast, left_to_run, resume_arguments
     from hsm_core.sweep_launch import become
     from hsm_core.task import task_indices
 
@@ -57,19 +64,23 @@ def complete(
         finish_closing(entry.directory, takeover)
         output.show({"id": entry.id, "left": 0}, _nothing_left(entry, state))
         return
+    check_app(state.command, entry.directory / ".hsm")
+    told = forecast(state, retry_failed, only)
+    output.show({"id": entry.id, **dataclasses.asdict(told)}, f"{entry.id}: {told}")
     settings = {
         "sources": sources,
         "strategy": strategy,
-        "retry_failed": True if retry_failed else None,
+        "retry_failed": retry_failed or None,
         "tasks": tasks,
-        "takeover": True if takeover else None,
+        "takeover": takeover or None,
+        "accept_config_change": accept_config_change or None,
+        "original_code": original_code or None,
     }
-    assert state.started is not None, "a journal begins with the sweep's start"
-    arguments = resume_arguments(state.started.argv, entry.directory, settings)
+    arguments = resume_arguments(state.command.argv, entry.directory, settings)
     if detach:
-        run_detached(output, arguments, entry.directory, Path(state.started.cwd))
+        run_detached(output, arguments, entry.directory, Path(state.command.cwd))
         return
-    os.chdir(state.started.cwd)
+    os.chdir(state.command.cwd)
     become(arguments, os.environ)
 
 

@@ -167,6 +167,10 @@ class HsmConfig:
     """with resume: only these, e.g. `task_050:task_100`"""
     takeover: bool = False
     """with resume: take the sweep from a launcher that may still live"""
+    accept_config_change: bool = False
+    """with resume: use a configuration that differs from the recorded one for what is left"""
+    original_code: bool = False
+    """with resume: run what is left with the code and configuration of the sweep's start"""
     dry_run: bool = False
     """show what would be run, and run nothing"""
     threads_per_task: int | None = None

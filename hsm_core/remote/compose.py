@@ -70,6 +70,11 @@ class Composer:
             job.hydra.job.num = index
         return job
 
+    def choices(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Those of the overrides that choose from the app's groups, as text."""
+        keys = ((o, o.lstrip("+~").partition("=")[0].partition("@")[0]) for o in overrides)
+        return tuple(o for o, key in keys if not key.startswith("hydra/") and self._is_group(key))
+
     def _base(self, groups: tuple[str, ...]) -> Any:
         base = self._bases.get(groups)
         if base is None:

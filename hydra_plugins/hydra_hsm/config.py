@@ -30,6 +30,8 @@ KEYS = [
     "retry_failed",
     "tasks",
     "takeover",
+    "accept_config_change",
+    "original_code",
     "dry_run",
     "threads_per_task",
     "gpus_per_task",

@@ -30,6 +30,19 @@ class HsmLauncher(Launcher):
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+        self._check_existing()
+
+    def _check_existing(self) -> None:
+        """Leave a sweep that is there already as it is, to its multirun.yaml, unless this one may go on with it."""
+        if self.config.hydra.launcher.get("dry_run") or not os.path.isdir(f"{self.config.hydra.sweep.dir}/.hsm"):
+            return
+        from hsm_core.exceptions import HsmError
+        from hsm_core.launch import check_existing
+
+        try:
+            check_existing(self.config, self.hydra_context, self.task_function)
+        except HsmError as e:
+            raise CompactHydraException(str(e)) from e
 
     def check(self) -> None:
         """Find what is wrong with the configuration, before anything is written. Raises CompactHydraException."""

@@ -52,7 +52,9 @@ def test_complete_runs_the_recorded_command_line_where_it_was_run(story: Story, 
     options = ("--sources", "local:4,spare", "--retry-failed", "--tasks", "task_001:task_002", "--strategy", "random")
     done = process("complete", story.state.id, *options, cwd=elsewhere)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    plan, echo = done.stdout.splitlines()
+    assert plan == f"{story.state.id}: 1 completed task kept, 1 to run"
+    seen = json.loads(echo)
     assert seen["cwd"] == str(tmp_path)
     assert seen["argv"] == [
         "--multirun",
