@@ -15,13 +15,14 @@ from hsm_core import entry, selection
 from hsm_core.claim import holds_sweep, to_be_resumed
 from hsm_core.config import HsmConfig
 from hsm_core.config import load as config_load
-from hsm_core.exceptions import ConfigError, SweepStopped
+from hsm_core.exceptions import ConfigError, SweepError, SweepStopped
 from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.opening import check_config, open_session
 from hsm_core.plan import make_plan, show_plan
 from hsm_core.session import Session
 from hsm_core.sources import load_source
+from hsm_core.state import SweepState
 from hsm_core.strategies import load_strategy
 from hsm_core.sweepers import points_are_fixed, sweeper_name
 from hsm_core.text import printable_lines
@@ -45,17 +46,20 @@ def open_sweep(hydra_config: DictConfig, context: HydraContext, function: TaskFu
     return session
 
 
-def check_existing(hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> None:
-    """Refuse a directory that holds a sweep, if `open_sweep` would, before a sweeper writes anything there.
+def check_existing(hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> SweepState | None:
+    """The sweep that `open_sweep` would resume, None for a new one; what it would refuse is refused here already.
 
     Raises ConfigError, SweepExists, SweepChanged or JournalError.
     """
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
-    if holds_sweep(directory):
-        config = read_config(hydra_config, function)
-        if to_be_resumed(directory, config):
-            state = replay(directory / ".hsm" / "journal.jsonl").state
-            check_config(state, directory, config, hydra_config, context)
+    if not holds_sweep(directory):
+        return None
+    config = read_config(hydra_config, function)
+    if not to_be_resumed(directory, config):
+        return None
+    state = replay(directory / ".hsm" / "journal.jsonl").state
+    check_config(state, directory, config, hydra_config, context)
+    return state
 
 
 def read_config(hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
@@ -99,5 +103,11 @@ def plan_only(
 ) -> NoReturn:
     """Show what would be run, run nothing and end the process: exit code 1 if there are errors."""
     lanes = choose_sources(read_config(hydra_config, function))
-    plan = make_plan(lanes, hydra_config, context, job_overrides, first_index)
+    resumed, refused = None, []
+    try:
+        resumed = check_existing(hydra_config, context, function)
+    except SweepError as e:
+        refused.append(str(e))
+    plan = make_plan(lanes, hydra_config, context, job_overrides, first_index, resumed)
+    plan["errors"] += refused
     raise SystemExit(show_plan(plan))

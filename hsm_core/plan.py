@@ -17,9 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.dry_run import PLAN_FILE
 from hsm_core.lanes import Lanes
+from hsm_core.points import Points
 from hsm_core.remote.compose import Composer
-from hsm_core.task import task_key, task_name
-from hsm_core.text import printable
+from hsm_core.state import SweepState
+from hsm_core.task import task_key
+from hsm_core.text import printable, printable_lines
 
 
 def make_plan(
@@ -28,31 +30,34 @@ def make_plan(
     context: HydraContext,
     job_overrides: Sequence[Sequence[str]],
     first_index: int,
+    resumed: SweepState | None = None,
 ) -> dict[str, Any]:
-    """The plan as JSON: sweep_dir, sources, and every task with its directory, duplicate and error."""
+    """The plan as JSON: sweep_dir, sources, and every task with its directory, duplicate and error.
+
+    Of a sweep that is to be `resumed` the tasks have their numbers and states; those of new ones are `new`.
+    """
     sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
     composer = Composer(context.config_loader, config)
     first_with: dict[str, str] = {}
     tasks = []
-    for index, overrides in enumerate(job_overrides, start=first_index):
-        key, name = task_key(overrides), task_name(index)
-        output_dir, error = _output_dir(composer, overrides, index)
+    known = {} if resumed is None else resumed.tasks
+    for task in Points(known).tasks(job_overrides, first_index):
+        key, name, index = task_key(task.overrides), task.name, task.index
+        output_dir, error = _output_dir(composer, task.overrides, index)
         earlier = first_with.setdefault(key, name)
         tasks.append(
             {
                 "task": name,
                 "index": index,
                 "key": key,
-                "overrides": list(overrides),
+                "state": known[index].state.value if index in known else "new",
+                "overrides": list(task.overrides),
                 "output_dir": output_dir,
                 "duplicate_of": None if earlier == name else earlier,
                 "error": error,
             }
         )
-    errors = []
-    if (sweep_dir / ".hsm").exists():
-        errors.append(f"{sweep_dir} holds a sweep already")
-    errors += _shared_directories(tasks)
+    errors = _shared_directories(tasks)
     sources = [{"name": source.name, "type": source.type, "slots": source.slots} for source in lanes]
     return {"sweep_dir": str(sweep_dir), "sources": sources, "tasks": tasks, "errors": errors}
 
@@ -104,8 +109,9 @@ def _lines(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"{source['name']}: {source['type']}, {source['slots']} slots" for source in plan["sources"]]
     for task in plan["tasks"]:
         note = task["error"] or task["output_dir"]
+        known = "" if task["state"] == "new" else f" ({task['state']})"
         again = f" (the same point as {task['duplicate_of']})" if task["duplicate_of"] else ""
-        lines.append(f"{task['task']}{again}: {' '.join(task['overrides'])} -> {note}")
-    lines += [f"error: {error}" for error in plan["errors"]]
-    lines.append(f"{len(plan['tasks'])} tasks in {plan['sweep_dir']}; nothing was run")
-    return [printable(line) for line in lines]
+        lines.append(f"{task['task']}{known}{again}: {' '.join(task['overrides'])} -> {note}")
+    errors = [printable_lines(f"error: {error}") for error in plan["errors"]]
+    last = f"{len(plan['tasks'])} tasks in {plan['sweep_dir']}; nothing was run"
+    return [*(printable(line) for line in lines), *errors, printable(last)]

@@ -100,6 +100,23 @@ def test_another_grid_adds_points_and_touches_none(train: App, sweeper: str) -> 
     assert other.outcome(4).return_value == [50, 0.1]
 
 
+def test_a_dry_run_shows_what_a_resume_would_do(train: App) -> None:
+    sweep = train.sweep("x=2,4", "bad=4", code=1)
+    before = files(sweep.directory / ".hsm")
+    dry = "hydra.launcher.dry_run=true"
+    lines = train.sweep("x=range(2,5)", "bad=4", RESUME, dry).done.stdout.splitlines()
+    assert lines[1:] == [
+        f"task_001 (completed): x=2 bad=4 -> {sweep.directory}/0",
+        f"task_003: x=3 bad=4 -> {sweep.directory}/2",
+        f"task_002 (failed): x=4 bad=4 -> {sweep.directory}/1",
+        f"3 tasks in {sweep.directory}; nothing was run",
+    ]
+    assert f"hsm complete {sweep.state.id}" in train.sweep("x=2", dry, code=1).said
+    train.write("conf/config.yaml", CONFIG.replace("0.1", "0.2"))
+    assert "recorded one:\n  lr: changed\n" in train.sweep("x=2", RESUME, dry, code=1).said
+    assert files(sweep.directory / ".hsm") == before
+
+
 def test_paired_lists_and_the_limit_of_runs(train: App) -> None:
     pairs = "hydra.sweeper.paired=[{x: [1, 3], y: [10, 30]}]"
     train.sweep("hydra/sweeper=hsm", pairs, "hydra.sweeper.max_runs=1")
