@@ -26,7 +26,6 @@ For a kind that is not known it is an `Unknown`, which is no event.
 
 _DEEPEST = 100  # levels of nesting; far below what the JSON readers can take
 _LONGEST_INT = 10_000  # bits; much longer ones can't be read back as decimals
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -59,13 +58,14 @@ _QUICK_READER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Union[tuple(_LI
 _EVENT_READER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[tuple(KINDS.values())])  # noqa: UP007
 
 
-def encode(seq: int, whole: int, micros: int, event: Event) -> bytes:
-    """The line of an event: pure ASCII, and read back as this event. Its time: whole seconds since 1970, and the rest.
+def encode(seq: int, micros: int, event: Event) -> bytes:
+    """The line of an event: pure ASCII, and read back as this event. `micros` are microseconds since 1970.
 
     What JSON can't hold becomes text. Raises ValueError where a field is not of its type.
     """
     body = _exact(event) or _approximate(event)
-    return b'{"seq":%d,"t":"%s.%06dZ",%s\n' % (seq, _date(whole), micros, body[1:])
+    whole, rest = divmod(micros, 1_000_000)
+    return b'{"seq":%d,"t":"%s.%06dZ",%s\n' % (seq, _date(whole), rest, body[1:])
 
 
 def decode_block(block: Sequence[bytes], seq: int) -> Sequence[Line] | None:
@@ -101,13 +101,6 @@ def line_of(data: Mapping[str, Any]) -> Line:
     Raises ValueError where a known event lacks a field or holds one of the wrong type, and for a time that is none.
     """
     return msgspec.convert(data, _LINES.get(data["event"], Unknown))
-
-
-def seconds(time: datetime) -> float:
-    """A line's time in seconds since 1970: to the last bit the one `encode` was given, as `whole + micros / 1e6`."""
-    since = time - _EPOCH
-    # Not `total_seconds()`, which computes with large integers: a sixth of the time that a replay takes.
-    return since.days * 86_400 + since.seconds + since.microseconds / 1e6
 
 
 def _exact(event: Event) -> bytes | None:

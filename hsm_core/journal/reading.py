@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from hsm_core import __version__
 from hsm_core.events import FORMAT, Event, SweepStarted
 from hsm_core.exceptions import JournalError
-from hsm_core.journal.lines import Line, Unknown, decode, decode_block, line_of, seconds
+from hsm_core.journal.lines import Line, Unknown, decode, decode_block, line_of
 from hsm_core.state import SweepState, apply
 from hsm_core.text import plural
 
@@ -52,7 +52,7 @@ def replay(path: Path) -> Replay:
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         for lines in reader.blocks(file):
             for line in lines:
-                apply(state, line, seconds(line.t))
+                apply(state, line, line.t.timestamp())
         reader.check_torn(file)
     if reader.seq == 0:
         raise _empty(path)
@@ -195,7 +195,7 @@ class Reader:
 
 
 def _entry(line: Line) -> Entry:
-    return Entry(line.seq, seconds(line.t), None if isinstance(line, Unknown) else line)
+    return Entry(line.seq, line.t.timestamp(), None if isinstance(line, Unknown) else line)
 
 
 def _empty(path: Path) -> JournalError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hsm_core.events import AttemptFinished
 from hsm_core.exceptions import JournalError
-from hsm_core.journal.lines import decode, seconds
+from hsm_core.journal.lines import decode
 from hsm_core.journal.reading import Reader, Replay, started
 from hsm_core.journal.writing import Journal
 from hsm_core.state import SweepState, apply
@@ -47,7 +47,7 @@ def examine(path: Path) -> Damage | None:
             if line is None:
                 problem = "it can't be read"
                 break
-            apply(state, line, seconds(line.t))
+            apply(state, line, line.t.timestamp())
         if not problem:
             return None
         file.seek(reader.offset)

@@ -76,9 +76,9 @@ class Journal:
             raise OSError(errno.EIO, "an earlier sync failed; resume the sweep to go on", str(self.path))
         if self._ragged:
             self._trim()
-        whole, micros = divmod(time.time_ns() // 1000, 1_000_000)
+        micros = time.time_ns() // 1000
         seq, offset = self._end
-        line = encode(seq + 1, whole, micros, event)
+        line = encode(seq + 1, micros, event)
         # Set over the whole write: an exception out of a signal handler leaves a line that nobody counted.
         self._ragged = True
         try:
@@ -90,7 +90,7 @@ class Journal:
         self._end = (seq + 1, offset + len(line))
         self._ragged = False
         self._unsynced = True
-        return whole + micros / 1e6
+        return micros / 1e6
 
     def sync(self) -> None:
         """Bring everything appended so far to the disk; does nothing when that is so.

@@ -368,7 +368,7 @@ def test_what_is_only_told_changes_only_the_time(event: ev.Event) -> None:
 
 def written(event: ev.Event) -> dict[str, Any]:
     """The event as it stands in a journal, without number and time."""
-    line: dict[str, Any] = json.loads(encode(1, 0, 0, event))
+    line: dict[str, Any] = json.loads(encode(1, 0, event))
     return {key: value for key, value in line.items() if key not in ("seq", "t")}
 
 
