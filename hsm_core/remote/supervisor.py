@@ -7,7 +7,6 @@ leaves a record; and what a task forks and forgets becomes its child, so nothing
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -21,7 +20,7 @@ from hsm_core.remote import leases, process
 from hsm_core.remote.gpus import GpuError
 from hsm_core.remote.memory import Memory
 from hsm_core.remote.output import Output
-from hsm_core.remote.worker import HEADER
+from hsm_core.remote.worker import HEADER, NO_SPACE, PATIENCE, RETRY
 
 if TYPE_CHECKING:
     from hsm_core.remote.slot import Orders, Worker
@@ -30,9 +29,6 @@ RECORD_FORMAT = 1
 
 _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 """why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-PATIENCE, RETRY = 600.0, 1.0
-"""seconds an ended attempt waits for room for its record, and between two tries"""
 _LOOK_EVERY = 1.0
 """seconds between two looks at the size of the task's output"""
 _MOMENT = 1.0

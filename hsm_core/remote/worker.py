@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -17,6 +18,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
@@ -25,6 +27,9 @@ from hsm_core.remote.app import App, EntryError, Payload, reach
 
 PICKLE_LIMIT = 64 << 20
 """bytes a pickled return value may have"""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+PATIENCE, RETRY = 600.0, 1.0
+"""seconds that what a task leaves waits for room on a full disk, and between two tries"""
 HEADER = struct.Struct("!I")
 """length in bytes of the frame that follows"""
 
@@ -165,7 +170,13 @@ class _Begin:
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         folder = config.hydra.runtime.output_dir
-        redirect(folder)
+        try:
+            redirect(folder)
+        except OSError as e:
+            # Raised here it would be logged by Hydra, and the task run without its output files.
+            words = f"its output files can't be made: {e.strerror}: {e.filename}"
+            send(self._reports, "report", {"status": "failed", "cause": "lost", "message": words})
+            _end(1)
         if self._collecting:
             gc.enable()
         send(self._reports, "running", {"output_dir": folder})
@@ -204,10 +215,15 @@ def _value(value: Any, path: str) -> dict[str, Any]:
     out: dict[str, Any] = {"return_value": {"value": plain, "exact": exact}}
     if exact:
         return out
+    deadline = time.monotonic() + PATIENCE
     problem = _pickled(value, path)
+    while isinstance(problem, OSError) and problem.errno in NO_SPACE and time.monotonic() < deadline:
+        time.sleep(RETRY)
+        problem = _pickled(value, path)
     if problem is None:
         return {**out, "pickle": path}
-    return {**out, "warning": f"the return value cannot be saved: {type(value).__name__}: {problem}"}
+    words = f"the return value cannot be saved: {type(value).__name__}: {describe.message(problem)}"
+    return {**out, "warning": words}
 
 
 class _CappedFile:
@@ -234,8 +250,8 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _pickled(value: Any, path: str) -> str | None:
-    """Pickle a value to a file of mode 0600; the reason, and no file, where that is impossible."""
+def _pickled(value: Any, path: str) -> BaseException | None:
+    """Pickle a value to a file of mode 0600; what was raised, and no file, where that is impossible."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
             _Pickler(_CappedFile(f, PICKLE_LIMIT), pickle.HIGHEST_PROTOCOL).dump(value)
@@ -243,7 +259,7 @@ def _pickled(value: Any, path: str) -> str | None:
     except BaseException as e:  # a __reduce__ of the app's may raise anything
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        return describe.message(e)
+        return e
 
 
 def _end(code: int) -> NoReturn:

@@ -117,3 +117,14 @@ def test_each_cause_is_retried_as_often_as_it_says(hungry: Sweep) -> None:
     assert attempt.outcome is not None
     assert (attempt.outcome.cause, attempt.outcome.exit_code) == (Cause.ERROR, 3)
     hungry.audit()
+
+
+def test_a_task_without_a_place_for_its_output_does_not_run(hungry: Sweep) -> None:
+    """Its output directory is there, but its files can't be made in it; Hydra would only log that."""
+    hungry.output(0, "").mkdir(parents=True)
+    hungry.output(0, "stdout.log").symlink_to("/nowhere/at/all")
+    assert hungry.launch("+do=a,b").wait(60) == 1
+    assert causes(hungry) == {0: (TaskState.FAILED, {"lost": 3}), 1: (TaskState.COMPLETED, {})}
+    assert message(hungry, 0).startswith("its output files can't be made: No such file or directory: ")
+    assert not hungry.output(0, "attempts").exists()
+    hungry.audit()

@@ -37,7 +37,7 @@ def main(cfg):
         f.write(f"{cfg.x}\\n")
     while cfg.x >= cfg.get("gated", 10**9) and not (Path(config.runtime.cwd) / "gate").exists():
         time.sleep(0.02)
-    return cfg.x * 10
+    return complex(cfg.x) if cfg.get("complex") else cfg.x * 10
 
 
 if __name__ == "__main__":
@@ -154,6 +154,22 @@ def test_results_wait_for_room_too(small: Sweep, disk: Disk) -> None:
     assert launcher.wait(60) == 0, small.said()
     assert "there is no room for its result: No space left on device" in small.said()
     assert sorted(starts(small)) == list(range(8))
+    small.audit()
+
+
+def test_return_values_that_are_no_json_wait_for_room(small: Sweep, disk: Disk) -> None:
+    launcher = small.launch(POINTS, "+gated=2", "+complex=true")
+    fill(small, disk)
+    small.open_gate()
+    for _ in range(4):
+        wait_until_changed(small.directory / ".hsm" / "results")
+    disk.empty()
+    assert launcher.wait(60) == 0, small.said()
+    assert sorted(starts(small)) == list(range(8))
+    for task in small.state().tasks.values():
+        assert task.outcome is not None
+        assert task.outcome.warning is None
+    assert len(list((small.directory / ".hsm" / "results").glob("*.pkl"))) == 8
     small.audit()
 
 

@@ -106,7 +106,13 @@ def test_nothing_acts_on_the_launchers_terminal_nor_on_any_other(hostile: Sweep)
     assert shown.count(b"EVIL") > 20
     assert acting(shown) == []
     sweep = str(hostile.directory)
-    for words in (["monitor", "watch", sweep, "--once"], ["results", sweep], ["sweeps"], ["audit", sweep]):
+    for words in (
+        ["monitor", "watch", sweep, "--once"],
+        ["results", sweep],
+        ["sweeps"],
+        ["audit", sweep],
+        ["attach", sweep],
+    ):
         for options in ([], ["--json"], ["--quiet"]):
             shown = on_a_terminal([sys.executable, "-m", "hsm_core", *words, *options], hostile.folder)
             assert shown or "--quiet" in options
