@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from types import TracebackType
 from typing import Any
 
-_TEXT_LIMIT = 200_000
-"""characters of a traceback that are kept"""
+REPORT_LIMIT = 1 << 20
+"""bytes of JSON that an error or a return value is kept below: a record is read by the launcher"""
+_MESSAGE_LIMIT, _TEXT_LIMIT = 10_000, 70_000
+"""characters of a message and of a traceback that are kept; each is 12 bytes of JSON at most"""
 _DEPTH_LIMIT = 50
-_SIZE_LIMIT = 100_000
-"""elements of a return value that are looked at"""
+_SIZE_LIMIT = 800_000
+"""bytes of JSON that a return value may have"""
 _INT_LIMIT = 4096
 """bits of an integer: Python refuses to write and read very long ones as text"""
 _HIDDEN = ("hsm_core.remote.", "hydra._internal.", "hydra.core.utils")
 
 
 def message(exception: BaseException) -> str:
-    """`str(exception)`, also where that raises."""
+    """`str(exception)`, also where that raises; a very long one is cut."""
+    return _cut(_words(exception), _MESSAGE_LIMIT)
+
+
+def _words(exception: BaseException) -> str:
     try:
         return str(exception)
     except BaseException as e:  # the app's __str__ may raise anything
         return f"<the message of this {type(exception).__name__} can't be shown: {type(e).__name__}>"
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most about `limit` characters of a text: its beginning and its end."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters are left out ... {text[-half:]}"
 
 
 def failure(exception: BaseException) -> dict[str, Any]:
@@ -41,28 +56,32 @@ def error(exception: BaseException, seen: frozenset[int] = frozenset()) -> dict[
     seen |= {id(exception)}
     out = {
         "type": type(exception).__qualname__,
-        "module": type(exception).__module__,
-        "message": message(exception)[:_TEXT_LIMIT],
+        "module": str(type(exception).__module__),
+        "message": message(exception),
         "args": _arguments(exception),
         "frames": _frames(exception.__traceback__),
         "chain": _chain(exception, seen),
     }
     if len(seen) == 1:
         out["traceback"] = _formatted(exception)
+        for key, nothing in (("chain", None), ("args", None), ("frames", [])):
+            if len(json.dumps(out)) <= REPORT_LIMIT:
+                break
+            out[key] = nothing
     return out
 
 
 def text(exception: BaseException) -> dict[str, Any]:
     """An error whose own text is the whole story, as the traceback of the app inside it."""
-    words = message(exception)
+    words = _words(exception)
     return {
         "type": type(exception).__qualname__,
         "module": type(exception).__module__,
-        "message": words.splitlines()[0],
+        "message": _cut(words.splitlines()[0], _MESSAGE_LIMIT),
         "args": None,
         "frames": [],
         "chain": None,
-        "traceback": words[:_TEXT_LIMIT],
+        "traceback": _cut(words, _TEXT_LIMIT),
     }
 
 
@@ -108,43 +127,51 @@ def _formatted(exception: BaseException) -> str:
         lines = traceback.format_exception(type(exception), exception, tb or exception.__traceback__)
     except BaseException as e:  # the app's __str__ may raise anything
         lines = [f"<the traceback can't be shown: {type(e).__name__}>\n"]
-    return "".join(lines).rstrip()[-_TEXT_LIMIT:]
+    return _cut("".join(lines).rstrip(), _TEXT_LIMIT)
 
 
 def plain(value: Any) -> tuple[Any, bool]:
     """A value as JSON, and whether reading that back gives exactly the value.
 
-    Numbers of other kinds (numpy's) become Python's; what has no likeness in JSON becomes its
-    type's name in angle brackets.
+    Numbers of other kinds (numpy's) become Python's; what has no likeness in JSON, and what is
+    beyond `_SIZE_LIMIT`, becomes its type's name in angle brackets.
     """
     budget = [_SIZE_LIMIT]
     return _plain(value, _DEPTH_LIMIT, budget)
 
 
 def _plain(value: Any, depth: int, budget: list[int]) -> tuple[Any, bool]:
-    budget[0] -= 1
     kind = type(value)
-    if kind is int and value.bit_length() > _INT_LIMIT:
+    budget[0] -= _size(value, kind, budget[0])
+    if depth == 0 or budget[0] < 0 or (kind is int and value.bit_length() > _INT_LIMIT):
         return f"<{kind.__name__}>", False
     if value is None or kind in (bool, int, float, str):
         return value, kind is not str or _encodable(value)
-    if depth == 0 or budget[0] < 0:
-        return f"<{kind.__name__}>", False
     if kind in (list, tuple):
         items = [_plain(item, depth - 1, budget) for item in value]
         return [item for item, _ in items], kind is list and all(exact for _, exact in items)
     if kind is dict:
-        pairs = {_key(k): _plain(v, depth - 1, budget) for k, v in value.items()}
+        pairs = {_key(k, budget): _plain(v, depth - 1, budget) for k, v in value.items()}
         exact = all(type(k) is str for k in value) and all(e for _, e in pairs.values())
         return {k: v for k, (v, _) in pairs.items()}, exact
     return _number(value, kind.__name__), False
 
 
-def _key(key: Any) -> str:
+def _size(value: Any, kind: type, left: int) -> int:
+    """Bytes of JSON that a value takes beside those of its elements, or more than `left`."""
+    if kind is str:
+        return len(value) if len(value) > left else len(json.dumps(value)) + 2
+    # A bit takes less than a third of a digit; the longest floats have 24 characters.
+    return value.bit_length() // 3 + 4 if kind is int else 26 if kind is float else 7
+
+
+def _key(key: Any, budget: list[int]) -> str:
     try:
-        return str(key)
+        text = str(key)
     except Exception:  # the app's __str__ may raise anything
-        return f"<{type(key).__name__}>"
+        text = f"<{type(key).__name__}>"
+    budget[0] -= _size(text, str, budget[0])
+    return text if budget[0] >= 0 else f"<{type(key).__name__}>"
 
 
 def _encodable(text: str) -> bool:

@@ -7,6 +7,7 @@ leaves a record; and what a task forks and forgets becomes its child, so nothing
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -278,12 +279,14 @@ class Supervision:
             record["status"] = "failed"
             record["cause"], record["message"] = self._failure(exit_code, signum)
         elif signum is not None:
-            record["warning"] = f"the process was ended by {signal.Signals(signum).name} after the task had returned"
+            _warn(record, f"the process was ended by {signal.Signals(signum).name} after the task had returned")
         if left:
-            words = f"{left} process{'es' if left > 1 else ''} the task left behind ended"
-            record["warning"] = f"{record['warning']}; {words}" if record["warning"] else words
+            _warn(record, f"{left} process{'es' if left > 1 else ''} the task left behind ended")
         if record.get("pickle"):
             record["pickle"] = os.path.basename(record["pickle"])
+        else:
+            with contextlib.suppress(OSError):  # of a worker that ended while it wrote there
+                os.unlink(self._spec["pickle"])
         return record
 
     def _failure(self, exit_code: int | None, signum: int | None) -> tuple[str, str]:
@@ -315,6 +318,10 @@ def explain(
     if signum is not None:
         return "lost", f"the process was ended by {signal.Signals(signum).name} (signal {signum})"
     return "error", f"the process exited with code {exit_code} without reporting a result"
+
+
+def _warn(record: dict[str, Any], words: str) -> None:
+    record["warning"] = f"{record['warning']}; {words}" if record["warning"] else words
 
 
 def write_record(path: str, record: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 from hsm_core.remote import describe, gpus, process
@@ -82,7 +82,8 @@ def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn
     """Run one task in this process and end the process; with `reuse` in the spec, run further ones first.
 
     The slot gets a frame `running` when the task function is about to be called, a frame `report`
-    when it is done, and a frame `free` when another task may come. The process ends as an interpreter
+    when it is done, and a frame `free` when another task may come. The last report counts; an earlier
+    one stands for a process that does not live to send another. The process ends as an interpreter
     does, with its exit handlers run.
     """
     # Thousands of nodes of configurations come before the task function; the collector would look at each of them.
@@ -104,7 +105,7 @@ def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) 
     """Run one task, with the garbage collector on if `collecting`, and report it; the exit code that belongs to it."""
     code = 1
     try:
-        report = _run_job(app, spec, _Begin(reports, collecting))
+        report = _run_job(app, spec, _Begin(reports, collecting), lambda so_far: send(reports, "report", so_far))
         code = 0 if report["status"] == "completed" else 1
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
@@ -132,7 +133,11 @@ def _next_spec(specs: int) -> Mapping[str, Any] | None:
     return spec
 
 
-def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin) -> dict[str, Any]:
+def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin, tell: Callable[[Any], None]) -> dict[str, Any]:
+    """Run one task; what there is to report of it, which `tell` gets as far as it is known before anything is pickled.
+
+    Pickling runs code of the app, which may end the process.
+    """
     from hydra.core.utils import JobStatus, run_job
 
     config = app.composer.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
@@ -150,9 +155,11 @@ def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin) -> dict[str, Any]
         del callbacks[0]
     report: dict[str, Any] = {"working_dir": ret.working_dir, "task_name": ret.task_name}
     if ret.status is JobStatus.COMPLETED:
-        return {**report, "status": "completed", **_value(ret._return_value, spec["pickle"])}
+        report["status"] = "completed"
+        return report | _value(ret._return_value, spec["pickle"], lambda so_far: tell(report | so_far))
     error = ret._return_value
     report |= {"status": "failed", **describe.failure(error)}
+    tell(report)
     if _pickled(error, spec["pickle"]) is None:
         report["pickle"] = spec["pickle"]
     return report
@@ -209,12 +216,14 @@ def redirect(folder: str) -> None:
             text.reconfigure(line_buffering=True)
 
 
-def _value(value: Any, path: str) -> dict[str, Any]:
+def _value(value: Any, path: str, tell: Callable[[Any], None]) -> dict[str, Any]:
     """What to report of a return value; what JSON can't hold exactly is pickled to `path`."""
     plain, exact = describe.plain(value)
     out: dict[str, Any] = {"return_value": {"value": plain, "exact": exact}}
     if exact:
         return out
+    unsaved = f"the return value cannot be saved: {type(value).__name__}"
+    tell({**out, "warning": f"{unsaved}: the process ended while it was pickled"})
     deadline = time.monotonic() + PATIENCE
     problem = _pickled(value, path)
     while isinstance(problem, OSError) and problem.errno in NO_SPACE and time.monotonic() < deadline:
@@ -222,8 +231,7 @@ def _value(value: Any, path: str) -> dict[str, Any]:
         problem = _pickled(value, path)
     if problem is None:
         return {**out, "pickle": path}
-    words = f"the return value cannot be saved: {type(value).__name__}: {describe.message(problem)}"
-    return {**out, "warning": words}
+    return {**out, "warning": f"{unsaved}: {describe.message(problem)}"}
 
 
 class _CappedFile:
