@@ -1,0 +1,1 @@
+"""Parts of `hsm_core.testing`, the conformance suite for sources."""
