@@ -1,6 +1,6 @@
 """Result records as the launcher reads them: checked, never trusted to be well-formed.
 
-The writer is `hsm_core.remote.supervisor`. A record is the only proof that an attempt ended.
+They are written by `hsm_core.remote.supervisor`. A record is the only proof that an attempt ended.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from hsm_core.events import AttemptFinished
 from hsm_core.exceptions import TaskError
 from hsm_core.harmless import harmless
 from hsm_core.remote.describe import rebuild
+from hsm_core.remote.record import FORMAT, read
 from hsm_core.task import Attempt, Cause, Outcome, TaskState, attempt_id, task_name
 from hsm_core.text import inert, printable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 _SHOWN = 2000
 """characters of a message or a return value that the journal carries"""
 _HUGE = 10**15
@@ -60,15 +60,12 @@ def record_path(records: Path, attempt: str) -> Path:
 def read_record(records: Path, attempt: str) -> Mapping[str, Any] | None:
     """The record of an attempt (its id), None where there is none.
 
-    Raises ValueError when the file is not JSON: records appear whole, by rename.
+    Raises ValueError when the file is no JSON, or too large: records appear whole, by rename.
     """
     try:
-        with open(record_path(records, attempt), encoding="utf-8") as f:
-            record: Mapping[str, Any] = json.load(f)
+        record: Mapping[str, Any] = read(record_path(records, attempt))
     except FileNotFoundError:
         return None
-    except RecursionError as e:
-        raise ValueError("it is nested too deep") from e
     return record
 
 
@@ -97,7 +94,7 @@ def settle(records: Path, attempt: Attempt, why: str) -> AttemptFinished:
     try:
         record = read_record(records, attempt.id)
     except ValueError as e:
-        outcome = Outcome.failed(Cause.LOST, f"invalid result: no JSON: {e}")
+        outcome = Outcome.failed(Cause.LOST, f"invalid result: {e}")
     else:
         outcome = Outcome.failed(Cause.LOST, why) if record is None else outcome_of(record, attempt.id)
     return AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, attempt.source, outcome)
@@ -179,7 +176,7 @@ def return_value(record: Mapping[str, Any], records: Path, trusted: bool) -> Any
     if not value["exact"] and trusted and record.get("pickle"):
         try:
             return _unpickled(record, records)
-        except Exception as e:  # a class of the app's may refuse to be rebuilt with anything
+        except (Exception, SystemExit) as e:  # a class of the app's may refuse to be rebuilt with anything
             words = "the return value of %s can't be loaded (%s: %s); what is shown of it stands in its place"
             log.warning(words, task_name(record["task"]), type(e).__name__, printable(str(e)))
     return value["value"]
@@ -198,7 +195,7 @@ def exception(record: Mapping[str, Any], records: Path, trusted: bool) -> BaseEx
     if trusted and record.get("pickle"):
         try:
             rebuilt = _unpickled(record, records)
-        except Exception:  # as above; the record's own words follow
+        except (Exception, SystemExit):  # as above; the record's own words follow
             rebuilt = None
     if not isinstance(rebuilt, BaseException):
         rebuilt = _likeness(error, trusted)

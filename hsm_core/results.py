@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from hsm_core import records
 from hsm_core.exceptions import TaskError
 from hsm_core.remote.compose import Composer
+from hsm_core.remote.record import read
 from hsm_core.state import TaskRecord
 from hsm_core.task import Outcome
 from hsm_core.text import inert
@@ -54,10 +54,7 @@ class TaskReturn(JobReturn):
     def _read(self) -> Mapping[str, Any]:
         if self._record is None:
             name = self._outcome.record
-            self._record = {}
-            if name is not None:
-                with open(self._context.directory / name, encoding="utf-8") as f:
-                    self._record = json.load(f)
+            self._record = {} if name is None else read(self._context.directory / name)
         return self._record
 
     @property  # type: ignore[misc]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
 from hsm_core.remote import gpus, leases, process
+from hsm_core.remote.record import read
 
 OUTPUT_LIMIT = 1 << 20
 """bytes of a command's output that are sent to the launcher"""
@@ -113,7 +114,7 @@ class Agent:
     def _say(self, kind: str, **body: Any) -> None:
         """Tell the launcher. One that is gone is noticed by the end of the input."""
         try:
-            os.write(1, json.dumps({"ev": kind, **body}).encode() + b"\n")
+            process.write_all(1, json.dumps({"ev": kind, **body}).encode() + b"\n")
         except BrokenPipeError:
             return
 
@@ -167,10 +168,8 @@ class Agent:
 
     def _order(self, do: str, what: object) -> bool:
         """Write an order to the zygote; False when it has ended."""
-        view = memoryview(json.dumps({do: what}).encode() + b"\n")
         try:
-            while view:
-                view = view[os.write(self._requests, view) :]
+            process.write_all(self._requests, json.dumps({do: what}).encode() + b"\n")
         except BrokenPipeError:
             return False
         return True
@@ -312,12 +311,14 @@ class Agent:
         if attempt is None:
             return
         try:
-            with open(attempt["record"], encoding="utf-8") as f:
-                record = json.load(f)
+            record = read(attempt["record"])
         except FileNotFoundError:
             self._lost(id, self._unwritable.pop(id, without))
             return
-        if record.get("unreached") and not self._reached:
+        except ValueError as e:
+            self._lost(id, f"invalid result: {e}")
+            return
+        if isinstance(record, dict) and record.get("unreached") and not self._reached:
             os.unlink(attempt["record"])
             self._on_unusable(record["error"]["traceback"])
             self._lost(id, record["message"])

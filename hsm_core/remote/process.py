@@ -129,6 +129,13 @@ def _noted(signum: int, frame: object) -> None:
     """The wake-up pipe has the signal's number; nothing is left to do here."""
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it: a signal may end a long write(2) in the middle. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def drain(fd: int) -> bytes:
     """Everything that can be read from a non-blocking descriptor now."""
     data = b""

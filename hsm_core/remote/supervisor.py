@@ -21,12 +21,11 @@ from hsm_core.remote import leases, process
 from hsm_core.remote.gpus import GpuError
 from hsm_core.remote.memory import Memory
 from hsm_core.remote.output import Output
+from hsm_core.remote.record import FORMAT, put
 from hsm_core.remote.worker import HEADER, NO_SPACE, PATIENCE, RETRY
 
 if TYPE_CHECKING:
     from hsm_core.remote.slot import Orders, Worker
-
-RECORD_FORMAT = 1
 
 _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 """why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
@@ -90,7 +89,7 @@ class Supervision:
         told = False
         while True:
             try:
-                write_record(self._spec["record"], record)
+                put(self._spec["record"], record)
                 return
             except OSError as e:
                 reason = f"{e.strerror}: {self._spec['record']}"
@@ -261,7 +260,7 @@ class Supervision:
         exit_code = code if code is not None and code >= 0 else None
         signum = -code if code is not None and code < 0 else None
         record: dict[str, Any] = {
-            "format": RECORD_FORMAT,
+            "format": FORMAT,
             **{key: self._spec[key] for key in ("task", "attempt", "epoch", "host")},
             "pid": self._pid or None,
             "gpus": self._spec.get("gpus"),
@@ -322,24 +321,6 @@ def explain(
 
 def _warn(record: dict[str, Any], words: str) -> None:
     record["warning"] = f"{record['warning']}; {words}" if record["warning"] else words
-
-
-def write_record(path: str, record: Mapping[str, Any]) -> None:
-    """Put a result record in place: complete and on disk, or not at all.
-
-    Raises OSError where that fails; no file is left then.
-    """
-    temporary = f"{path}.tmp"
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
-            json.dump(record, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.rename(temporary, path)
-    except OSError:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
 
 
 def mebibytes(maxrss: int) -> float:

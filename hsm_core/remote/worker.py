@@ -73,9 +73,7 @@ def mark(spec: Mapping[str, Any]) -> None:
 def send(reports: int, kind: str, body: Any) -> None:
     """Write one frame to the slot."""
     data = json.dumps({kind: body}).encode()
-    view = memoryview(HEADER.pack(len(data)) + data)
-    while view:
-        view = view[os.write(reports, view) :]
+    process.write_all(reports, HEADER.pack(len(data)) + data)
 
 
 def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn:

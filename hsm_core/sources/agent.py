@@ -26,6 +26,8 @@ from hsm_core.remote.leases import capacity
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.task import Attempt, Cause, Outcome
 
+LINE_LIMIT = 16 << 20
+"""bytes of one event; that of a program's output, the longest, has less"""
 RESTARTS = 3
 """agents that may end by themselves, one after the other without a task started between"""
 
@@ -161,8 +163,12 @@ class AgentSource(Source):
                 return
 
     def _read(self, line: Line) -> None:
-        for text in line.events:
-            self._hear(json.loads(text))
+        try:
+            while text := line.events.readline(LINE_LIMIT):
+                self._hear(json.loads(text))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+            words = f"{self.name}: what its agent said can't be understood ({type(e).__name__}: {e}); it is given up"
+            self._post(Note("ERROR", words, source=self.name))
         line.events.close()
         if not self._ready.done():
             self._ready.set_exception(SourceError(f"{self.name}: the agent ended before it was ready; see {self._log}"))
@@ -182,8 +188,8 @@ class AgentSource(Source):
         elif kind == "unusable":
             self._unusable(event["reason"])
         elif kind == "started":
-            self._deaths = 0
             self._started(event)
+            self._deaths = 0
         elif kind == "finished":
             self._finished(event["id"], outcome_of(event["record"], event["id"]))
         elif kind == "lost":
@@ -191,7 +197,7 @@ class AgentSource(Source):
         elif kind == "command":
             self._answer(event)
         elif kind == "note":
-            self._post(Note(event["level"], event["message"], source=self.name))
+            self._post(Note(_told(event, "level", str), _told(event, "message", str), source=self.name))
 
     def _unusable(self, reason: str) -> None:
         self._useless = True
@@ -204,7 +210,7 @@ class AgentSource(Source):
     def _started(self, event: Mapping[str, Any]) -> None:
         attempt = self._active.get(event["id"])
         if attempt is not None:
-            facts = {key: event.get(key) for key in ("host", "pid", "output_dir", "gpus")}
+            facts = {key: _told(event, key, kind) for key, kind in _FACTS.items()}
             self._post(AttemptStarted(attempt.task.index, attempt.number, attempt.epoch, self.name, **facts))
 
     def _finished(self, attempt_id: str, outcome: Outcome) -> None:
@@ -257,3 +263,15 @@ class AgentSource(Source):
             "memory": attempt.memory,
             "max_output": limit_in_bytes(self._sweep.config.logging.max_output),
         }
+
+
+_FACTS = {"host": str, "pid": int, "output_dir": str, "gpus": list}
+"""what an agent tells of an attempt that started, each with its type"""
+
+
+def _told(event: Mapping[str, Any], key: str, kind: type) -> Any:
+    """A field of an event, None where it is missing. Raises TypeError where it is of another type."""
+    value = event.get(key)
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{key} is a {type(value).__name__}")
+    return value

@@ -1,0 +1,136 @@
+"""What comes from an agent is not believed to make sense: it may be on a machine that somebody else runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_core.config import HsmConfig, SourceConfig
+from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceEvent
+from hsm_core.remote.record import LIMIT, read
+from hsm_core.sources.agent import LINE_LIMIT, RESTARTS, AgentSource, Line
+from hsm_core.sources.base import CommandResult, SweepContext
+from hsm_core.task import Attempt, Cause, Task
+from hsm_core.testing import wait_until
+
+READY = b'{"ev": "ready", "host": "far"}\n'
+ATTEMPT = Attempt(Task(0, (), "key"), 1, 1, "far")
+RECORD = {"format": 1, "task": 0, "attempt": 1, "epoch": 1, "status": "completed", "host": "far"}
+
+
+class Recorded(Line):
+    """A line on which an agent says what it was told to, once it was asked for something."""
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__(io.BytesIO(), io.BytesIO(READY + words))
+
+    def wait(self, timeout: float) -> None:
+        """It has ended."""
+
+
+class Far(AgentSource):
+    type = "far"
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__("far", SourceConfig(type="far"), 1)
+        self._words = words
+        self.events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
+
+    def _open(self) -> Line:
+        self._active[ATTEMPT.id] = ATTEMPT
+        return Recorded(self._words)
+
+    def _fence(self) -> None:
+        """Nothing of it runs."""
+
+    def collect(self, attempts: object) -> None:
+        """There is nothing."""
+
+    def run_command(self, command: object, timeout: float = 30.0) -> CommandResult:
+        raise NotImplementedError
+
+
+def heard(words: bytes, folder: Path) -> list[SourceEvent]:
+    """All that a source posts of which each agent says these words and ends."""
+    source = Far(words)
+    source.start(SweepContext("sweep_test", folder, 1, folder, HsmConfig(), 1), source.events.put)
+    events: list[SourceEvent] = []
+
+    def is_given_up() -> bool:
+        while not source.events.empty():
+            events.append(source.events.get())
+        return any(isinstance(event, SourceDown) and event.final for event in events)
+
+    wait_until(is_given_up, "the source to be given up")
+    assert source._reader is not None
+    source._reader.join()
+    is_given_up()
+    return events
+
+
+def say(**words: Any) -> bytes:
+    return json.dumps(words).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"no JSON\n",
+        b"[]\n",
+        b"{}\n",
+        b"[" * 100_000 + b"\n",
+        b'"' + b"x" * (LINE_LIMIT + 1),
+        say(ev="finished"),
+        say(ev="finished", id=[], record={}),
+        say(ev="lost", id=ATTEMPT.id, cause="unheard of", reason="", host=""),
+        say(ev="started", id=ATTEMPT.id, pid="1", host="far"),
+        say(ev="started", id=ATTEMPT.id, pid=1, output_dir={"a": "b"}),
+        say(ev="note", level=3, message="x"),
+    ],
+    ids=lambda words: words[:30].decode(),
+)
+def test_an_agent_that_talks_nonsense_is_given_up(words: bytes, tmp_path: Path) -> None:
+    events = heard(words, tmp_path)
+    notes = [event for event in events if isinstance(event, Note)]
+    assert len(notes) == RESTARTS
+    assert all("what its agent said can't be understood" in note.message for note in notes)
+    assert all(len(note.message) < 1000 for note in notes)
+    lost = [event.outcome.cause for event in events if isinstance(event, AttemptFinished)]
+    assert lost == [Cause.LOST] * RESTARTS
+    assert not any(isinstance(event, AttemptStarted) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": 1}, "it belongs to another attempt"),
+        ({"attempt": 2}, "it belongs to another attempt"),
+        ({"epoch": 2}, "it belongs to another attempt"),
+        ({"format": 99}, "format 99, this hsm reads 1"),
+        ({"host": {"a": 1}}, "host is {'a': 1}"),
+    ],
+)
+def test_a_result_is_the_attempts_own_or_none(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    events = heard(say(ev="finished", id=ATTEMPT.id, record={**RECORD, **changes}), tmp_path)
+    ended = next(event for event in events if isinstance(event, AttemptFinished))
+    assert ended.outcome.cause is Cause.LOST
+    assert ended.outcome.message.startswith(f"invalid result: {words}")
+
+
+def test_a_result_of_an_attempt_nobody_submitted_is_not_heard(tmp_path: Path) -> None:
+    events = heard(say(ev="finished", id="task_002.1.1", record={**RECORD, "task": 1}), tmp_path)
+    assert {event.task for event in events if isinstance(event, AttemptFinished)} == {0}
+
+
+def test_a_record_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(b'"' + b"x" * (LIMIT - 2) + b'"')
+    assert len(read(path)) == LIMIT - 2
+    path.write_bytes(b'"' + b"x" * LIMIT + b'"')
+    with pytest.raises(ValueError, match="larger than 2 MiB"):
+        read(path)
