@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from hydra.core.utils import configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hsm_core import entry, selection
 from hsm_core.claim import holds_sweep, to_be_resumed
@@ -30,15 +30,16 @@ from hsm_core.text import printable_lines
 log = logging.getLogger(__name__)
 
 
-def open_sweep(hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> Session:
+def open_sweep(settings: Any, hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> Session:
     """Open the sweep that a composed configuration describes.
 
-    Everything that can be wrong with it is found before anything is started or written.
+    `settings` is the `hydra.launcher` node as it was before its secrets were masked. Everything
+    that can be wrong with it is found before anything is started or written.
     Raises HsmError.
     """
     setup_globals()
     configure_log(hydra_config.hydra.hydra_logging, hydra_config.hydra.verbose)
-    config = read_config(hydra_config, function)
+    config = read_config(settings, hydra_config, function)
     lanes = choose_sources(config)
     session = open_session(config, lanes, hydra_config, context, function)
     names = ", ".join(f"{source.name} ({source.slots})" for source in lanes)
@@ -46,7 +47,9 @@ def open_sweep(hydra_config: DictConfig, context: HydraContext, function: TaskFu
     return session
 
 
-def check_existing(hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> SweepState | None:
+def check_existing(
+    settings: Any, hydra_config: DictConfig, context: HydraContext, function: TaskFunction
+) -> SweepState | None:
     """The sweep that `open_sweep` would resume, None for a new one; what it would refuse is refused here already.
 
     Raises ConfigError, SweepExists, SweepChanged or JournalError.
@@ -54,7 +57,7 @@ def check_existing(hydra_config: DictConfig, context: HydraContext, function: Ta
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
     if not holds_sweep(directory):
         return None
-    config = read_config(hydra_config, function)
+    config = read_config(settings, hydra_config, function)
     if not to_be_resumed(directory, config):
         return None
     state = replay(directory / ".hsm" / "journal.jsonl").state
@@ -62,10 +65,9 @@ def check_existing(hydra_config: DictConfig, context: HydraContext, function: Ta
     return state
 
 
-def read_config(hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
-    """The configuration of hsm from the `hydra.launcher` node and hsm_config.yaml. Raises ConfigError."""
-    node: Any = OmegaConf.to_container(hydra_config.hydra.launcher, resolve=True)
-    config = config_load.load(node, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
+def read_config(settings: Any, hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
+    """The configuration of hsm from `settings` and hsm_config.yaml. Raises ConfigError."""
+    config = config_load.load(settings, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
     if config.tasks is not None and not points_are_fixed(hydra_config):
         name = sweeper_name(hydra_config)
         words = f"hydra.launcher.tasks: {name} chooses its points itself and needs the results of all of them"
@@ -95,6 +97,7 @@ def stopped(session: Session, why: SweepStopped) -> NoReturn:
 
 
 def plan_only(
+    settings: Any,
     hydra_config: DictConfig,
     context: HydraContext,
     function: TaskFunction,
@@ -102,10 +105,10 @@ def plan_only(
     first_index: int,
 ) -> NoReturn:
     """Show what would be run, run nothing and end the process: exit code 1 if there are errors."""
-    lanes = choose_sources(read_config(hydra_config, function))
+    lanes = choose_sources(read_config(settings, hydra_config, function))
     resumed, refused = None, []
     try:
-        resumed = check_existing(hydra_config, context, function)
+        resumed = check_existing(settings, hydra_config, context, function)
     except SweepError as e:
         refused.append(str(e))
     plan = make_plan(lanes, hydra_config, context, job_overrides, first_index, resumed)

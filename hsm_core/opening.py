@@ -71,7 +71,7 @@ def open_session(
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
         if past is None:
             state = SweepState()
-            version = versions.first(hsm, hydra_config, context, function)
+            version = versions.first(hsm, hydra_config, context, function, _own_settings(config))
             journal = Journal.create(path)
             first = _started(directory, version, recorded_config.config_hash(hydra_config), owner.epoch)
         else:
@@ -80,7 +80,8 @@ def open_session(
             if config.original_code:
                 version = versions.original(hsm, state)
             else:
-                version = versions.later(hsm, owner.epoch, state, changed, hydra_config, context, function)
+                frozen = hydra_config, context, function, _own_settings(config)
+                version = versions.later(hsm, owner.epoch, state, changed, *frozen)
             journal = Journal.open(path, past)
             command = tuple(entries.command_line())
             first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), command, os.getcwd())
@@ -113,6 +114,11 @@ def open_session(
             raise SweepError(_unopened(directory, e)) from e
         raise
     return session
+
+
+def _own_settings(config: HsmConfig) -> list[Path]:
+    """The files that hold hsm's own settings, which are not frozen: there may be secrets in them."""
+    return [Path(file).resolve() for file in (config.config_file, config.sweep_file) if file is not None]
 
 
 def _unopened(directory: Path, error: OSError | Unwritable) -> str:

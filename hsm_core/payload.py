@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ from hsm_core.snapshot import Snapshot, take
 log = logging.getLogger(__name__)
 
 
-def freeze(target: Path, config: DictConfig, entry: Entry | None) -> Snapshot:
-    """Take the snapshot of the app's code and configuration files. Raises SnapshotError.
+def freeze(target: Path, config: DictConfig, entry: Entry | None, hidden: Collection[Path] = ()) -> Snapshot:
+    """Take the snapshot of the app's code and configuration files, but for the `hidden` ones. Raises SnapshotError.
 
     `entry` is what `hsm_core.entry.find_entry` found.
     """
     script = Path(entry["path"]).resolve() if entry is not None and entry["kind"] == "script" else None
-    return take(app_dir(entry), _config_dirs(config), target, script)
+    return take(app_dir(entry), _config_dirs(config), target, script, hidden)
 
 
 def write(

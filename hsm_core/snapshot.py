@@ -13,10 +13,11 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsm_core.config.file import FILE_NAME
 from hsm_core.exceptions import SnapshotError
 
 SUFFIXES = (".py", ".yaml", ".yml")
@@ -49,11 +50,18 @@ class Snapshot:
         return {root: str(self.folder / name) for root, name in self.names.items()}
 
 
-def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path, script: Path | None = None) -> Snapshot:
+def take(
+    app_dir: Path | None,
+    config_dirs: Iterable[Path],
+    target: Path,
+    script: Path | None = None,
+    hidden: Collection[Path] = (),
+) -> Snapshot:
     """Freeze the project around `app_dir`, and outside of it the configuration folders and the script.
 
     The project is the git work tree that holds `app_dir`, else that folder. Folders of
-    installed packages are left alone. Afterwards `target` holds all copies. Raises
+    installed packages are left alone, and so are hsm's own settings, which may hold secrets: files
+    named hsm_config.yaml and the `hidden` ones. Afterwards `target` holds all copies. Raises
     SnapshotError when there are too many files or they can't be copied.
     """
     staging = target.with_name(target.name + ".part")
@@ -65,7 +73,7 @@ def take(app_dir: Path | None, config_dirs: Iterable[Path], target: Path, script
 
     def freeze(root: Path, of: Path, names: Iterable[Path], name: str) -> None:
         roots[root] = name if root == of else f"{name}/{root.name}"
-        copied = _copy(of, names, staging / name)
+        copied = _copy(of, names, staging / name, hidden)
         files.update((f"{name}/{file.as_posix()}", digest) for file, digest in copied.items())
 
     if app_dir is not None and not _installed(app_dir):
@@ -163,8 +171,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, f).relative_to(folder) for f in files if f.endswith(SUFFIXES))
 
 
-def _copy(root: Path, files: Iterable[Path], target: Path) -> dict[Path, str]:
-    """Copy these files of a folder; returns the hash of each copy."""
+def _copy(root: Path, files: Iterable[Path], target: Path, hidden: Collection[Path]) -> dict[Path, str]:
+    """Copy these files of a folder, for nobody else to read; returns the hash of each copy."""
     target.mkdir(mode=0o700)
     made, copied = {target}, {}
     for count, name in enumerate(files):
@@ -173,12 +181,15 @@ def _copy(root: Path, files: Iterable[Path], target: Path) -> dict[Path, str]:
                 f"{root} holds more than {FILE_LIMIT} Python and YAML files, too many to freeze. "
                 "Let .gitignore name those that are no part of the app."
             )
+        if name.name == FILE_NAME or root / name in hidden:
+            continue
         copy = target / name
         if copy.parent not in made:
             copy.parent.mkdir(parents=True, exist_ok=True)
             made.add(copy.parent)
         try:
             shutil.copy2(root / name, copy)
+            copy.chmod(0o600)
             copied[name] = hashlib.sha256(copy.read_bytes()).hexdigest()
         except OSError as e:
             raise SnapshotError(f"{root / name} can't be frozen: {e.strerror}") from e

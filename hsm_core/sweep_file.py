@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,7 @@ def command_line(
         "hydra/sweeper=hsm",
         f"hydra.sweep.dir={quote(literal(sweep_dir))}",
         f"hydra.sweep.subdir={quote(TASK_FOLDER)}",
-        *_settings(sweep_file.hsm),
+        *_settings(sweep_file),
         *options.launcher_overrides(),
         *(override for override in sweep_file.overrides if key_and_value(override)[0] not in given),
         *(_axis(key, values) for key, values in sweep_file.grid.items() if key.lstrip("+") not in given),
@@ -152,15 +153,47 @@ def _keys(overrides: Iterable[str]) -> set[str]:
     return {key_and_value(override)[0] for override in overrides if not override.startswith("-")}
 
 
-def _settings(hsm: Mapping[str, Any]) -> list[str]:
+def _settings(sweep_file: SweepFile) -> list[str]:
     """The `hsm:` section as overrides of the launcher; sections key by key, so that they are merged."""
+    hsm, referring = _without_secrets(sweep_file.hsm)
     out = []
+    if referring:
+        out.append(f"hydra.launcher.sweep_file={quote(literal(os.path.abspath(sweep_file.path)))}")
     for key, value in hsm.items():
         if key in _SECTIONS:
             out += [f"++hydra.launcher.{key}.{name}={quote(item)}" for name, item in value.items()]
         else:
             out.append(f"++hydra.launcher.{key}={quote(value)}")
     return out
+
+
+def _without_secrets(hsm: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """The section with a reference in place of every value of `env.set`, and whether there is any.
+
+    A command line is seen by everyone on the machine, and kept in the journal. An interpolation stays: what it
+    stands for is not seen.
+    """
+    sources, referring = {}, False
+    for name, source in hsm.get("compute_sources", {}).items():
+        values = source.get("env", {}).get("set", {})
+        hidden = [variable for variable, value in values.items() if not (isinstance(value, str) and "${" in value)]
+        # Without quotes, which would need escapes: OmegaConf takes the override itself for an interpolation too.
+        references = {key: f"${{hsm_env:${{hydra.launcher.sweep_file}},{name}/{key}}}" for key in hidden}
+        sources[name] = source if not hidden else {**source, "env": {**source["env"], "set": {**values, **references}}}
+        referring = referring or bool(hidden)
+    return ({**hsm, "compute_sources": sources}, True) if referring else (hsm, False)
+
+
+def environment_value(path: str, name: str) -> Any:
+    """What a reference of `command_line` stands for, `source/variable` of a sweep file; None where it is gone."""
+    source, _, variable = name.partition("/")
+    try:
+        found: Any = load(Path(path)).hsm
+    except ConfigError:  # told with the rest of the configuration: OmegaConf, which asks, would show a traceback
+        return None
+    for key in ("compute_sources", source, "env", "set", variable):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 class _Checker:
@@ -190,7 +223,7 @@ class _Checker:
             grid=self._grid(sweep["grid"]) if "grid" in sweep else {},
             paired=self._paired(sweep["paired"]) if "paired" in sweep else (),
             max_runs=self._max_runs(top.get("max_runs")),
-            hsm={} if top.get("hsm") is None else check(top["hsm"], lambda at, text: self.report(("hsm", *at), text)),
+            hsm=self._hsm(top.get("hsm")),
         )
 
     def report(self, at: Key, text: str) -> None:
@@ -213,6 +246,15 @@ class _Checker:
             self.report(("app",), f"{problem}: the script to run, such as train.py, or -m package.module")
             return ""
         return app.strip()
+
+    def _hsm(self, value: Any) -> Mapping[str, Any]:
+        hsm = {} if value is None else check(value, lambda at, text: self.report(("hsm", *at), text))
+        for key, item in hsm.items():
+            try:
+                quote(item)
+            except ValueError as e:
+                self.report(("hsm", key), f"{e}; hsm_config.yaml takes it")
+        return hsm
 
     def _max_runs(self, value: Any) -> int | None:
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +39,11 @@ class Version:
     """what the journal has to tell of it: the code or the configuration is another than before"""
 
 
-def first(hsm: Path, config: DictConfig, context: HydraContext, function: TaskFunction) -> Version:
-    """Freeze what a new sweep runs. Raises SnapshotError."""
-    return _frozen(hsm, "", config, context, function)
+def first(
+    hsm: Path, config: DictConfig, context: HydraContext, function: TaskFunction, hidden: Collection[Path]
+) -> Version:
+    """Freeze what a new sweep runs, but for the `hidden` files. Raises SnapshotError."""
+    return _frozen(hsm, "", config, context, function, hidden)
 
 
 def later(
@@ -52,12 +54,13 @@ def later(
     config: DictConfig,
     context: HydraContext,
     function: TaskFunction,
+    hidden: Collection[Path],
 ) -> Version:
-    """Freeze what the launcher of this epoch runs; `changed` are the accepted changes of the configuration.
+    """Freeze what the launcher of this epoch runs, but for the `hidden` files; `changed` are the accepted changes of the configuration.
 
     Raises SnapshotError.
     """
-    version = _frozen(hsm, f".{epoch}", config, context, function)
+    version = _frozen(hsm, f".{epoch}", config, context, function, hidden)
     kept = _same_before(hsm, version.snapshot)
     if kept is not None:
         shutil.rmtree(version.snapshot.folder)
@@ -100,9 +103,16 @@ def original(hsm: Path, state: SweepState) -> Version:
     return _told(state, hsm, Version(folder, code, changes))
 
 
-def _frozen(hsm: Path, suffix: str, config: DictConfig, context: HydraContext, function: TaskFunction) -> Version:
+def _frozen(
+    hsm: Path,
+    suffix: str,
+    config: DictConfig,
+    context: HydraContext,
+    function: TaskFunction,
+    hidden: Collection[Path],
+) -> Version:
     entry = entries.find_entry(function)
-    code = payload.freeze(hsm / f"snapshot{suffix}", config, entry)
+    code = payload.freeze(hsm / f"snapshot{suffix}", config, entry, hidden)
     folder = hsm / f"payload{suffix}"
     payload.write(folder, code, config, context, function, entry)
     recorded_config.record(folder, config)

@@ -11,7 +11,7 @@ import pytest
 
 from hsm_core.remote import leases
 
-pytest.register_assert_rewrite("hsm_core.testing")
+pytest.register_assert_rewrite("hsm_core.testing", "hsm_core.conformance")
 
 
 @pytest.fixture(autouse=True)

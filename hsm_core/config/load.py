@@ -36,6 +36,10 @@ def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = No
     """
     problems: list[str] = []
     own = {key: value for key, value in (node or {}).items() if key not in _OF_HYDRA}
+    if own.get("sweep_file") is not None:
+        own, gone = _without_what_is_gone(own)
+        where = f"{own['sweep_file']}: hsm"
+        problems += [f"{where}.{_dotted(at)}: is gone since the sweep began; put it back" for at in gone]
     layers = [_checked(own, lambda at: _dotted(("hydra", "launcher", *at)), problems)]
     path = _path(layers[0].data.pop("config_file", None), cwd, app_dir)
     if path is not None:
@@ -53,6 +57,19 @@ def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = No
     for name, source in sources.items():
         _complete(name, source)
     return build(merged | {"config_file": None if path is None else str(path)})
+
+
+def _without_what_is_gone(node: Mapping[str, Any]) -> tuple[dict[str, Any], list[Key]]:
+    """The node without values of `env.set` that the sweep file does not hold any more, and where they stood."""
+    sources: dict[str, Any] = {}
+    gone: list[Key] = []
+    for name, source in node["compute_sources"].items():
+        env = (source or {}).get("env") or {}
+        values = env.get("set") or {}
+        gone += [("compute_sources", name, "env", "set", variable) for variable in values if values[variable] is None]
+        left = {variable: value for variable, value in values.items() if value is not None}
+        sources[name] = source if left == values else {**source, "env": {**env, "set": left}}
+    return {**node, "compute_sources": sources}, gone
 
 
 @dataclass(frozen=True)

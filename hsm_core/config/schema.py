@@ -47,7 +47,8 @@ class SourceConfig:
     sources: list[str] = field(default_factory=list)
     """distributed: the names of its members"""
     env: Mapping[str, Any] = field(default_factory=dict)
-    """`pass`: names of variables to hand on; `set`: values"""
+    """`pass`: names of variables to hand on (tasks of a local source get all of the launcher's anyway);
+    `set`: values, which are masked wherever the configuration is shown or saved"""
     worker: str | None = None
     """fork or spawn; None: as `hydra.launcher.worker`"""
     isolation: str | None = None
@@ -134,6 +135,8 @@ class HsmConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     config_file: str | None = None
     """path of an hsm_config.yaml; None: looked for in the usual places"""
+    sweep_file: str | None = None
+    """the sweep.yaml in which the values of `env.set` are looked up; given by `hsm run`"""
     sources: str = "all"
     """which sources to use, as for `--sources`"""
     strategy: str | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hsm_core.remote.masked import mask_environment
 from hsm_core.remote.plain_override import parse_overrides
 
 BASES = 64
@@ -49,7 +50,7 @@ class Composer:
             return None
 
     def compose(self, overrides: Sequence[str], index: int, *, last: bool = False) -> Any:
-        """The whole configuration of a task, as Hydra's basic launcher makes it.
+        """The whole configuration of a task, as Hydra's basic launcher makes it; values of `env.set` are masked.
 
         With `last` the composer may give away what it keeps: a forked child composes once.
         Raises what Hydra raises.
@@ -60,7 +61,7 @@ class Composer:
 
         split = self._split(overrides)
         if split is None:
-            job = self._loader.load_sweep_config(self._config, list(overrides))
+            job = self._load(overrides)
         else:
             groups, values, parsed = split
             base = self._base(groups)
@@ -78,11 +79,16 @@ class Composer:
     def _base(self, groups: tuple[str, ...]) -> Any:
         base = self._bases.get(groups)
         if base is None:
-            base = self._loader.load_sweep_config(self._config, list(groups))
+            base = self._load(groups)
             if len(self._bases) >= BASES:
                 del self._bases[next(iter(self._bases))]
             self._bases[groups] = base
         return base
+
+    def _load(self, overrides: Sequence[str]) -> Any:
+        job = self._loader.load_sweep_config(self._config, list(overrides))
+        mask_environment(job)
+        return job
 
     def _split(self, overrides: Sequence[str]) -> _Split | None:
         """The overrides taken apart; None where a plain split won't do."""

@@ -1,4 +1,4 @@
-"""The `hydra.launcher` and `hydra.sweeper` nodes of hsm, and its resolver.
+"""The `hydra.launcher` and `hydra.sweeper` nodes of hsm, and its resolvers.
 
 Hydra imports this on every start of every app, so nothing of hsm_core is imported here: the
 names of the schema's keys (`hsm_core.config`) stand here once more, and a test compares them.
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 KEYS = [
     "config_file",
+    "sweep_file",
     "sources",
     "strategy",
     "seed",
@@ -78,7 +79,9 @@ SWEEPER_NODE: dict[str, Any] = {
 }
 
 store = ConfigStore.instance()
-store.store(group="hydra/launcher", name="hsm", node=LAUNCHER_NODE, provider="hydra-hsm")
+# No struct: what is misspelt reaches hsm, which knows what was meant; and sources need no `+`.
+open_node = OmegaConf.create(LAUNCHER_NODE, flags={"struct": False})
+store.store(group="hydra/launcher", name="hsm", node=open_node, provider="hydra-hsm")
 store.store(group="hydra/sweeper", name="hsm", node=SWEEPER_NODE, provider="hydra-hsm")
 
 
@@ -92,3 +95,12 @@ def _task_name(number: Any) -> str:
 _NEW = "replace" in signature(OmegaConf.register_resolver).parameters
 _register: Any = OmegaConf.register_resolver if _NEW else OmegaConf.register_new_resolver
 _register("hsm_task", _task_name, replace=True)
+
+
+def _environment_value(sweep_file: str, name: str) -> Any:
+    from hsm_core.sweep_file import environment_value
+
+    return environment_value(sweep_file, name)
+
+
+_register("hsm_env", _environment_value, replace=True)

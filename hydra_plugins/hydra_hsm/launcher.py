@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import hydra_plugins.hydra_hsm.config  # noqa: F401 - registers the node
 
@@ -27,9 +27,14 @@ class HsmLauncher(Launcher):
         self._session: Session | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hsm_core.remote.masked import mask_environment
+
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+        self._settings = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        # The sweeper holds the same configuration, and is about to save it.
+        mask_environment(config)
         self._check_existing()
 
     def _check_existing(self) -> None:
@@ -40,7 +45,7 @@ class HsmLauncher(Launcher):
         from hsm_core.launch import check_existing
 
         try:
-            check_existing(self.config, self.hydra_context, self.task_function)
+            check_existing(self._settings, self.config, self.hydra_context, self.task_function)
         except HsmError as e:
             raise CompactHydraException(str(e)) from e
 
@@ -51,7 +56,7 @@ class HsmLauncher(Launcher):
         from hsm_core.text import printable_lines
 
         try:
-            choose_sources(read_config(self.config, self.task_function))
+            choose_sources(read_config(self._settings, self.config, self.task_function))
         except HsmError as e:
             _remove_if_empty(str(self.config.hydra.sweep.dir))
             raise CompactHydraException(printable_lines(str(e))) from e
@@ -65,11 +70,12 @@ class HsmLauncher(Launcher):
         from hsm_core.launch import open_sweep, plan_only, stopped
         from hsm_core.text import printable_lines
 
+        sweep = self._settings, self.config, self.hydra_context, self.task_function
         try:
             if self.config.hydra.launcher.dry_run:
-                plan_only(self.config, self.hydra_context, self.task_function, job_overrides, initial_job_idx)
+                plan_only(*sweep, job_overrides, initial_job_idx)
             if self._session is None:
-                self._session = open_sweep(self.config, self.hydra_context, self.task_function)
+                self._session = open_sweep(*sweep)
                 self._close_at_the_end(self._session)
             return self._session.run(job_overrides, initial_job_idx)
         except Superseded as e:

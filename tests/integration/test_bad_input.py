@@ -57,10 +57,10 @@ def test_wrong_configuration_on_the_command_line(app: App, sweeper: str) -> None
     said = refused(
         app,
         f"hydra/sweeper={sweeper}",
-        "+hydra.launcher.wroker=spawn",
+        "hydra.launcher.wroker=spawn",
         "hydra.launcher.timeout=soon",
         "hydra.launcher.on_existing=overwriet",
-        "+hydra.launcher.compute_sources.local={type: locl, max_parallel_task: 2}",
+        "hydra.launcher.compute_sources.local={type: locl, max_parallel_task: 2}",
     )
     for words in (
         "5 problems in the configuration of hsm",
@@ -94,7 +94,7 @@ def test_wrong_configuration_in_the_file(app: App) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("hydra.launcher.wroker=spawn", ["hydra.launcher.wroker"]),
+        ("hydra.launcher.compute.retry_atempts=2", ["hydra.launcher.compute.retry_atempts: unknown key; did you mean"]),
         ("hydra.launcher.config_file=nowhere.yaml", ["nowhere.yaml", "can't be read"]),
         ("hydra.launcher.sources=clowd", ["clowd", "local"]),
         ("hydra.launcher.strategy=round_robbin", ["round_robbin", "round_robin"]),

@@ -31,6 +31,16 @@ def test_code_and_configuration_only(tmp_path: Path) -> None:
     assert frozen(project, tmp_path / "out") == {"train.py", "conf/config.yaml", "conf/db/a.yml", "pkg/m.py"}
 
 
+def test_settings_of_hsm_stay_where_they_are_and_copies_are_nobody_elses(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for name in ("train.py", "hsm_config.yaml", "jobs/sweep.yaml", "conf/sweep.yaml"):
+        put(project / name)
+    taken = take(project, [project / "conf"], tmp_path / "out", hidden=[project / "jobs" / "sweep.yaml"])
+    copies = [path for path in Path(taken.roots[str(project)]).rglob("*") if path.is_file()]
+    assert sorted(path.name for path in copies) == ["sweep.yaml", "train.py"]
+    assert {path.stat().st_mode & 0o777 for path in copies} == {0o600}
+
+
 def test_environments_sweeps_and_data_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "DATA_FOLDER", 20)
     project = tmp_path / "project"

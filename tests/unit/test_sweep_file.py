@@ -7,9 +7,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hsm_core.exceptions import ConfigError, SweepError
-from hsm_core.sweep_file import RunOptions, SweepFile, command_line, load
+from hsm_core.sweep_file import RunOptions, SweepFile, command_line, environment_value, load
 from hsm_core.sweep_launch import next_directory, program, reserve_directory
 from hsm_core.yaml_lines import read_yaml
 
@@ -76,6 +77,48 @@ def test_the_command_line_of_a_good_file(tmp_path: Path) -> None:
         "hydra.sweeper.paired=[{width:[64,128],depth:[2,4]}]",
         "hydra.sweeper.max_runs=5",
     ]
+
+
+def test_values_of_the_environment_stay_in_the_file(tmp_path: Path) -> None:
+    path = file(
+        tmp_path,
+        """
+        app: train.py
+        hsm:
+          compute_sources:
+            a.1-e5: {type: local, env: {pass: [HOME], set: {TOKEN: "it's $x", N: 7, OF: "${oc.env:OF}"}}}
+            other: {type: local}
+        """,
+    )
+    line = command_line(load(path), ["python", "train.py"], "out")
+    assert f"hydra.launcher.sweep_file='{path}'" in line
+    (sources,) = (words for words in line if "compute_sources" in words)
+    read = OverridesParser.create().parse_override(sources).value()
+    assert read == {
+        "a.1-e5": {
+            "type": "local",
+            "env": {
+                "pass": ["HOME"],
+                "set": {
+                    "TOKEN": "${hsm_env:${hydra.launcher.sweep_file},a.1-e5/TOKEN}",
+                    "N": "${hsm_env:${hydra.launcher.sweep_file},a.1-e5/N}",
+                    "OF": "${oc.env:OF}",
+                },
+            },
+        },
+        "other": {"type": "local"},
+    }
+    assert environment_value(str(path), "a.1-e5/TOKEN") == "it's $x"
+    assert environment_value(str(path), "a.1-e5/N") == 7
+    assert environment_value(str(path), "a.1-e5/GONE") is None
+    path.unlink()
+    assert environment_value(str(path), "a.1-e5/TOKEN") is None
+
+
+def test_a_name_that_no_command_line_can_carry(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, "app: train.py\nhsm:\n  compute_sources:\n    sérver: {type: local}\n")
+    assert problem.startswith("3: hsm.compute_sources: 'sérver' as a key of a dict value can't be written")
+    assert problem.endswith("hsm_config.yaml takes it")
 
 
 def test_options_stand_behind_the_file_and_win(tmp_path: Path) -> None:
