@@ -150,7 +150,7 @@ def _up_to_date(past: Replay, path: Path) -> Replay:
 
 
 def _started(directory: Path, version: Version, config_hash: str, epoch: int) -> ev.SweepStarted:
-    name = directory.name if directory.name.startswith("sweep_") else None
+    name = directory.name if directory.name.startswith("sweep_") and registry.may_be_id(directory.name) else None
     try:
         sweep_id = registry.register(directory, name)
     except OSError:

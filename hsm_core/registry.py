@@ -38,6 +38,11 @@ def new_id() -> str:
     return datetime.now().strftime(f"{_PREFIX}%Y%m%d_%H%M%S")
 
 
+def may_be_id(text: str) -> bool:
+    """Whether a sweep can be found by this text: it names a file of the registry."""
+    return _ID.fullmatch(text) is not None
+
+
 def register(directory: Path, sweep_id: str | None = None) -> str:
     """Note where a sweep is and return the id it is found by.
 
@@ -47,7 +52,7 @@ def register(directory: Path, sweep_id: str | None = None) -> str:
     ValueError for an id that can't be a file name.
     """
     wanted = new_id() if sweep_id is None else sweep_id
-    if not _ID.fullmatch(wanted):
+    if not may_be_id(wanted):
         raise ValueError(f"'{wanted}' is no id for a sweep: letters, digits, '.', '_' and '-' only, at most 200")
     folder = _folder()
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -107,7 +112,7 @@ def entries() -> list[RegistryEntry]:
         return []
     found = []
     for name in names:
-        noted = _read(folder / name) if _ID.fullmatch(name) else None
+        noted = _read(folder / name) if may_be_id(name) else None
         if noted is not None and os.path.isdir(noted[1]):
             found.append((*noted, name))
     newest: dict[str, RegistryEntry] = {}

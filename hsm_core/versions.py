@@ -56,9 +56,9 @@ def later(
     function: TaskFunction,
     hidden: Collection[Path],
 ) -> Version:
-    """Freeze what the launcher of this epoch runs, but for the `hidden` files; `changed` are the accepted changes of the configuration.
+    """Freeze what the launcher of this epoch runs, but for the `hidden` files.
 
-    Raises SnapshotError.
+    `changed` are the accepted changes of the configuration. Raises SnapshotError.
     """
     version = _frozen(hsm, f".{epoch}", config, context, function, hidden)
     kept = _same_before(hsm, version.snapshot)
