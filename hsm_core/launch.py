@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.utils import configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hsm_core import entry, selection
 from hsm_core.claim import holds_sweep, to_be_resumed
@@ -20,20 +21,28 @@ from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.opening import check_config, open_session
 from hsm_core.plan import make_plan, show_plan
+from hsm_core.remote.place import problem
 from hsm_core.session import Session
 from hsm_core.sources import load_source
 from hsm_core.state import SweepState
 from hsm_core.strategies import load_strategy
 from hsm_core.sweepers import points_are_fixed, sweeper_name
-from hsm_core.text import printable_lines
+from hsm_core.text import printable, printable_lines
 
 log = logging.getLogger(__name__)
 
 
-def open_sweep(settings: Any, hydra_config: DictConfig, context: HydraContext, function: TaskFunction) -> Session:
+def open_sweep(
+    settings: Any,
+    hydra_config: DictConfig,
+    context: HydraContext,
+    function: TaskFunction,
+    jobs: Sequence[Sequence[str]],
+) -> Session:
     """Open the sweep that a composed configuration describes.
 
-    `settings` is the `hydra.launcher` node as it was before its secrets were masked. Everything
+    `settings` is the `hydra.launcher` node as it was before its secrets were masked, `jobs` are the
+    first ones of the sweep. Everything
     that can be wrong with it is found before anything is started or written.
     Raises HsmError.
     """
@@ -41,6 +50,7 @@ def open_sweep(settings: Any, hydra_config: DictConfig, context: HydraContext, f
     configure_log(hydra_config.hydra.hydra_logging, hydra_config.hydra.verbose)
     config = read_config(settings, hydra_config, function)
     lanes = choose_sources(config)
+    check_subdir(hydra_config, jobs)
     session = open_session(config, lanes, hydra_config, context, function)
     names = ", ".join(f"{source.name} ({source.slots})" for source in lanes)
     log.info("%s in %s, on %s", session.id, session.directory, names)
@@ -73,6 +83,23 @@ def read_config(settings: Any, hydra_config: DictConfig, function: TaskFunction)
         words = f"hydra.launcher.tasks: {name} chooses its points itself and needs the results of all of them"
         raise ConfigError([words])
     return config
+
+
+def check_subdir(hydra_config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Refuse a `hydra.sweep.subdir` without interpolations that leads out of the sweep, or is that of several jobs.
+
+    What depends on a task is known when the task is composed: its worker looks at it. Raises ConfigError.
+    """
+    raw: Any = OmegaConf.to_container(hydra_config.hydra.sweep, resolve=False)
+    subdir = str(raw["subdir"])
+    if "${" in subdir or not jobs or any(text.lstrip("+").startswith("hydra.sweep.") for text in jobs[0]):
+        return
+    sweep = os.path.abspath(str(hydra_config.hydra.sweep.dir))
+    words = problem(sweep, os.path.abspath(os.path.join(sweep, subdir)))
+    if words is None and len(jobs) > 1:
+        words = "it is the same for all tasks, which must not share a directory; put ${hydra.job.num} in it"
+    if words is not None:
+        raise ConfigError([printable(f"hydra.sweep.subdir={subdir}: {words}")])
 
 
 def choose_sources(config: HsmConfig) -> Lanes:

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.dry_run import PLAN_FILE
 from hsm_core.lanes import Lanes
 from hsm_core.points import Points
 from hsm_core.remote.compose import Composer
+from hsm_core.remote.place import output_dir, problem
 from hsm_core.state import SweepState
 from hsm_core.task import task_key
 from hsm_core.text import printable, printable_lines
@@ -43,7 +43,9 @@ def make_plan(
     known = {} if resumed is None else resumed.tasks
     for task in Points(known).tasks(job_overrides, first_index):
         key, name, index = task_key(task.overrides), task.name, task.index
-        output_dir, error = _output_dir(composer, task.overrides, index)
+        folder, error = _output_dir(composer, task.overrides, index)
+        if folder is not None:
+            error = problem(str(sweep_dir), folder)
         earlier = first_with.setdefault(key, name)
         tasks.append(
             {
@@ -52,7 +54,7 @@ def make_plan(
                 "key": key,
                 "state": known[index].state.value if index in known else "new",
                 "overrides": list(task.overrides),
-                "output_dir": output_dir,
+                "output_dir": folder,
                 "duplicate_of": None if earlier == name else earlier,
                 "error": error,
             }
@@ -64,18 +66,11 @@ def make_plan(
 
 def _output_dir(composer: Composer, overrides: Sequence[str], index: int) -> tuple[str | None, str | None]:
     """Where a task would write, and why it can't be composed; one of them is None."""
-    instance = HydraConfig.instance()
-    before = instance.cfg
     try:
-        job = composer.compose(overrides, index)
-        instance.set_config(job)
-        parts = (str(OmegaConf.select(job, f"hydra.sweep.{part}")) for part in ("dir", "subdir"))
-        return os.path.abspath(os.path.join(*parts)), None
+        return output_dir(composer.compose(overrides, index)), None
     except (HydraException, OmegaConfBaseException) as e:
         cause = f": {e.__cause__}" if e.__cause__ is not None else ""
         return None, f"{e}{cause}".strip()
-    finally:
-        instance.cfg = before
 
 
 def _shared_directories(tasks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -120,6 +120,13 @@ class Bench:
         assert (event.attempt, event.epoch, event.source) == (attempt.number, attempt.epoch, self.source.name)
         return event
 
+    def ended(self, attempt: Attempt) -> AttemptFinished:
+        """How the attempt ended, now or before."""
+        for event in self.seen:
+            if isinstance(event, AttemptFinished) and event.task == attempt.task.index:
+                return event
+        return self.finished(attempt)
+
     def run(self, index: int, *overrides: str, **how: Any) -> AttemptFinished:
         attempt = self.attempt(index, *overrides, **how)
         self.source.submit([attempt])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -49,7 +50,7 @@ def bad_source_name(name: Any) -> str | None:
         return f"the name of a source must be text, not {shown(name)}; put it in quotes"
     if name in RESERVED_NAMES:
         return f"'{name}' has a meaning of its own in --sources; choose another name"
-    if re.fullmatch(r"(?!\d+\Z)\w[\w.-]{0,63}", name) is None:
+    if re.fullmatch(r"(?!\d+\Z)\w[\w.-]{0,63}", name) is None or len(os.fsencode(name)) > 128:
         return "is no name for a source: letters, digits, '_', '-' and '.', not only digits, at most 64"
     return None
 

@@ -96,3 +96,43 @@ class HostileTasks:
         assert returned.outcome.return_value == evil
         assert raised.outcome.cause is Cause.ERROR
         assert bench.record(raised)["error"]["message"] == evil
+
+    @pytest.mark.parametrize(
+        "subdir",
+        ["../out", "a/../../out", "/nowhere/out", "link/out", ".", "", ".hsm/results", "nul\0", "x" * 300],
+        ids=lambda name: name[:12].replace("\0", "NUL"),
+    )
+    def test_output_directories_out_of_the_sweep_are_refused(self, bench: Bench, subdir: str) -> None:
+        outside = bench.directory.parent / "elsewhere"
+        outside.mkdir()
+        (bench.directory / "link").symlink_to(outside)
+        before = sorted(bench.directory.iterdir())
+        finished = bench.run(0, "do=return", f"hydra.sweep.subdir={quote(subdir)}")
+        assert finished.outcome.cause is Cause.ERROR
+        expected = "File name too long" if len(subdir) > 255 else "see hydra.sweep.subdir"
+        assert expected in finished.outcome.message
+        assert sorted(bench.directory.iterdir()) == before
+        assert list(outside.iterdir()) == []
+        assert not (bench.directory.parent / "out").exists()
+        assert bench.run(1, "do=return").outcome.completed
+
+    @pytest.mark.parametrize("subdir", ["-rf", "a b/c", "new\nline", "$(touch marker)", "'; touch marker", "ü/🦆"])
+    def test_output_directories_of_any_name(self, bench: Bench, subdir: str) -> None:
+        finished = bench.run(0, "do=return", f"hydra.sweep.subdir={quote(subdir)}")
+        assert finished.outcome.completed
+        assert finished.outcome.output_dir == str(bench.directory / subdir)
+        bench.source.collect([bench.attempt(0)])
+        assert (bench.directory / subdir / "stdout.log").is_file()
+        assert not list(bench.directory.parent.rglob("marker"))
+
+    def test_no_two_tasks_have_one_output_directory(self, bench: Bench) -> None:
+        attempts = [bench.attempt(index, "do=return", f"value={index}", "hydra.sweep.subdir=one") for index in range(4)]
+        bench.source.submit(attempts)
+        ended = {attempt.task.name: bench.ended(attempt).outcome for attempt in attempts}
+        (first,) = (name for name, outcome in ended.items() if outcome.completed)
+        others = {outcome.message for outcome in ended.values() if not outcome.completed}
+        words = f"its output directory {bench.directory / 'one'} is that of {first} too; see hydra.sweep.subdir"
+        assert others == {f"OutputDirectoryError: {words}"}
+        again = bench.attempt(int(first[-1]) - 1, "do=return", "value=9", "hydra.sweep.subdir=one", number=2)
+        bench.source.submit([again])
+        assert bench.finished(again).outcome.completed

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
-from hsm_core.remote import describe, gpus, process
+from hsm_core.remote import describe, gpus, place, process
 from hsm_core.remote.app import App, EntryError, Payload, reach
 
 PICKLE_LIMIT = 64 << 20
@@ -139,6 +139,7 @@ def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin, tell: Callable[[A
     from hydra.core.utils import JobStatus, run_job
 
     config = app.composer.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
+    place.take(os.environ["HSM_SWEEP_DIR"], place.output_dir(config), spec["name"])
     callbacks = app.hydra_context.callbacks.callbacks
     callbacks.insert(0, begin)
     try:

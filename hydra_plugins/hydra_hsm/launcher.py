@@ -75,7 +75,7 @@ class HsmLauncher(Launcher):
             if self.config.hydra.launcher.dry_run:
                 plan_only(*sweep, job_overrides, initial_job_idx)
             if self._session is None:
-                self._session = open_sweep(*sweep)
+                self._session = open_sweep(*sweep, job_overrides)
                 self._close_at_the_end(self._session)
             return self._session.run(job_overrides, initial_job_idx)
         except Superseded as e:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hsm_core.override_text import quote
+
 if TYPE_CHECKING:
     from tests.integration.conftest import App, Gate
 
@@ -167,6 +169,35 @@ def test_a_sweep_directory_that_cannot_be_made(app: App, place: str) -> None:
     assert place in sweep.said
     assert "Traceback" not in sweep.said
     assert not ran(app)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("hydra.sweep.subdir=../elsewhere", "hydra.sweep.subdir=../elsewhere: its output directory would be"),
+        ("hydra.sweep.subdir=/elsewhere", "/elsewhere; it must be below"),
+        ("hydra.sweep.subdir=same", "hydra.sweep.subdir=same: it is the same for all tasks"),
+    ],
+)
+def test_a_directory_for_tasks_that_none_may_have(app: App, override: str, words: str) -> None:
+    assert words in refused(app, override)
+    assert not (app.folder / "elsewhere").exists()
+
+
+def test_a_dry_run_tells_directories_that_none_may_have(app: App) -> None:
+    plan = app.sweep("lr=1,2", "hydra.sweep.subdir='../${lr}'", "hydra.launcher.dry_run=true", code=1)
+    assert plan.said.count("it must be below") == 2
+    assert not plan.directory.exists() or [path.name for path in plan.directory.iterdir()] == ["multirun.yaml"]
+
+
+@pytest.mark.parametrize("name", ["sweep_a b", "sweep_ü", "sweep_'$(touch marker)'", "sweep_" + "x" * 240, "-dash"])
+def test_a_sweep_directory_of_any_name(app: App, name: str) -> None:
+    """What is no id for a sweep is a directory all the same."""
+    sweep = app.sweep("lr=1", to=quote(name))
+    sweep.directory = app.folder / name
+    assert sweep.outcome(0).return_value == 1
+    assert sweep.state.id.startswith("sweep_")
+    assert not (app.folder / "marker").exists()
 
 
 def times(directory: Path) -> dict[Path, int]:
