@@ -151,3 +151,7 @@ class Unavailable(SourceError):
 
 class TaskError(HsmError):
     """A task failed; stands in where its own exception can't be rebuilt in the launcher."""
+
+
+BAD_INPUT = (ConfigError, SelectionError, SweepNotFound)
+"""what somebody asked for is wrong; commands end with exit code 2 then"""

@@ -33,23 +33,20 @@ log = logging.getLogger(__name__)
 
 
 def open_sweep(
-    settings: Any,
+    config: HsmConfig,
+    lanes: Lanes,
     hydra_config: DictConfig,
     context: HydraContext,
     function: TaskFunction,
     jobs: Sequence[Sequence[str]],
 ) -> Session:
-    """Open the sweep that a composed configuration describes.
+    """Open the sweep that a checked configuration describes; `jobs` are its first ones.
 
-    `settings` is the `hydra.launcher` node as it was before its secrets were masked, `jobs` are the
-    first ones of the sweep. Everything
-    that can be wrong with it is found before anything is started or written.
+    Everything that can be wrong with it is found before anything is started or written.
     Raises HsmError.
     """
     setup_globals()
     configure_log(hydra_config.hydra.hydra_logging, hydra_config.hydra.verbose)
-    config = read_config(settings, hydra_config, function)
-    lanes = choose_sources(config)
     check_subdir(hydra_config, jobs)
     session = open_session(config, lanes, hydra_config, context, function)
     names = ", ".join(f"{source.name} ({source.slots})" for source in lanes)
@@ -57,18 +54,13 @@ def open_sweep(
     return session
 
 
-def check_existing(
-    settings: Any, hydra_config: DictConfig, context: HydraContext, function: TaskFunction
-) -> SweepState | None:
+def check_existing(config: HsmConfig, hydra_config: DictConfig, context: HydraContext) -> SweepState | None:
     """The sweep that `open_sweep` would resume, None for a new one; what it would refuse is refused here already.
 
-    Raises ConfigError, SweepExists, SweepChanged or JournalError.
+    Raises SweepExists, SweepChanged or JournalError.
     """
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
-    if not holds_sweep(directory):
-        return None
-    config = read_config(settings, hydra_config, function)
-    if not to_be_resumed(directory, config):
+    if not holds_sweep(directory) or not to_be_resumed(directory, config):
         return None
     state = replay(directory / ".hsm" / "journal.jsonl").state
     check_config(state, directory, config, hydra_config, context)
@@ -76,7 +68,10 @@ def check_existing(
 
 
 def read_config(settings: Any, hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
-    """The configuration of hsm from `settings` and hsm_config.yaml. Raises ConfigError."""
+    """The configuration of hsm from hsm_config.yaml and `settings`, the resolved `hydra.launcher` node.
+
+    Raises ConfigError.
+    """
     config = config_load.load(settings, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
     if config.tasks is not None and not points_are_fixed(hydra_config):
         name = sweeper_name(hydra_config)
@@ -124,18 +119,17 @@ def stopped(session: Session, why: SweepStopped) -> NoReturn:
 
 
 def plan_only(
-    settings: Any,
+    config: HsmConfig,
+    lanes: Lanes,
     hydra_config: DictConfig,
     context: HydraContext,
-    function: TaskFunction,
     job_overrides: Sequence[Sequence[str]],
     first_index: int,
 ) -> NoReturn:
     """Show what would be run, run nothing and end the process: exit code 1 if there are errors."""
-    lanes = choose_sources(read_config(settings, hydra_config, function))
     resumed, refused = None, []
     try:
-        resumed = check_existing(settings, hydra_config, context, function)
+        resumed = check_existing(config, hydra_config, context)
     except SweepError as e:
         refused.append(str(e))
     plan = make_plan(lanes, hydra_config, context, job_overrides, first_index, resumed)

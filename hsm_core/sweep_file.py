@@ -26,7 +26,7 @@ from typing import Any
 
 from hsm_core.config import HsmConfig
 from hsm_core.config.check import check
-from hsm_core.config.file import Key
+from hsm_core.config.file import Key, read_bytes
 from hsm_core.exceptions import ConfigError
 from hsm_core.override_text import axis, key_and_value, literal, quote
 from hsm_core.suggest import did_you_mean
@@ -89,7 +89,7 @@ class RunOptions:
 def load(path: Path) -> SweepFile:
     """Read and check a sweep file. Raises ConfigError with all that is wrong, each with its line."""
     try:
-        document = read_yaml(path.read_text(encoding="utf-8"))
+        document = read_yaml(read_bytes(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is no UTF-8 text"
         raise ConfigError([f"{printable(str(path))} can't be read: {reason}"]) from e

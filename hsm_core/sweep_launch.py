@@ -19,6 +19,8 @@ from hsm_core.text import printable
 
 OUTPUTS = Path("sweeps") / "outputs"
 """where sweeps that hsm starts are kept, below the current directory"""
+STARTED_BY = "HSM_STARTED_BY"
+"""Environment variable that tells a launcher which command of hsm it goes on for: `run` or `complete`."""
 
 
 def program(sweep_file: SweepFile, cwd: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hsm_core.config.file import Key
+from hsm_core.config.file import Key, excess
 
 
 class YamlError(ValueError):
@@ -62,9 +62,13 @@ def read_yaml(text: str) -> Lines:
         loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Key, int] = {}
+        if (too_much := excess(node)) is not None:
+            raise YamlError(too_much, 1)
         if node is not None:
             _note_lines(node, (), lines, ())
         return Lines(None if node is None else loader.construct_document(node), lines)
+    except RecursionError as e:
+        raise YamlError("nested too deep", 1) from e
     except yaml.reader.ReaderError as e:
         raise YamlError(f"not readable as text: {e.reason}", text.count("\n", 0, e.position) + 1) from e
     except yaml.MarkedYAMLError as e:

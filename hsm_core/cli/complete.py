@@ -47,7 +47,7 @@ def complete(
     from hsm_core.journal import replay
     from hsm_core.registry import find
     from hsm_core.resume import check_app, forecast, left_to_run, resume_arguments
-    from hsm_core.sweep_launch import become
+    from hsm_core.sweep_launch import STARTED_BY, become
     from hsm_core.task import task_indices
 
     try:
@@ -77,6 +77,7 @@ def complete(
         "original_code": original_code or None,
     }
     arguments = resume_arguments(state.command.argv, entry.directory, settings)
+    os.environ[STARTED_BY] = "complete"
     if detach:
         run_detached(output, arguments, entry.directory, Path(state.command.cwd))
         return

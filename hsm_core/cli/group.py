@@ -7,10 +7,8 @@ from typing import Any
 
 import rich_click as click
 
-from hsm_core.exceptions import ConfigError, HsmError, SelectionError, SweepNotFound
+from hsm_core.exceptions import BAD_INPUT, HsmError
 from hsm_core.text import printable, printable_lines
-
-_BAD_INPUT = (ConfigError, SelectionError, SweepNotFound)
 
 
 class HsmGroup(click.RichGroup):
@@ -21,7 +19,7 @@ class HsmGroup(click.RichGroup):
             return super().invoke(ctx)
         except HsmError as e:
             click.echo(f"Error: {printable_lines(str(e))}", err=True)
-            ctx.exit(2 if isinstance(e, _BAD_INPUT) else 1)
+            ctx.exit(2 if isinstance(e, BAD_INPUT) else 1)
         except OSError as e:
             if e.errno == errno.EPIPE:  # the reader of our output has enough; click ends us quietly
                 raise

@@ -47,6 +47,7 @@ def run(output: Output, config: Path, detach: bool, dry_run: bool, overrides: tu
         _show_plan(output, arguments)
         return
     directory = sweep_launch.reserve_directory(cwd, time.time())
+    os.environ[sweep_launch.STARTED_BY] = "run"
     arguments = command_line(sweep_file, program, str(directory), chosen)
     if not detach:
         sweep_launch.become(arguments, os.environ)

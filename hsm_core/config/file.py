@@ -5,6 +5,7 @@ What the keys mean is checked elsewhere (`hsm_core.config.check`).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ Key = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
 
 _TAG = "tag:yaml.org,2002:"
+SIZE_LIMIT = 4 << 20
+"""bytes of a file that people write"""
+VALUE_LIMIT = 100_000
+"""keys and values that it may stand for; anchors that refer to anchors multiply"""
 
 
 @dataclass(frozen=True)
@@ -47,19 +52,24 @@ def locate(cwd: Path, app_dir: Path | None) -> Path | None:
     if app_dir is not None:
         candidates.append(app_dir / FILE_NAME)
     candidates.append(user / "hsm" / "config.yaml")
-    return next((path for path in candidates if path.is_file()), None)
+    # Whatever has that name is meant to be read: what can't be is told, and not passed over.
+    return next((path for path in candidates if os.path.lexists(path)), None)
 
 
 def read(path: Path) -> Document:
-    """Parse the file, safe tags only. Raises OSError when it can't be read.
+    """Parse the file, safe tags only. Raises OSError when it can't be read, or is larger than `SIZE_LIMIT`.
 
     Beyond plain YAML: `${oc.env:NAME}` and OmegaConf's other `oc.` resolvers are replaced (other
     `${..}` stays, it belongs to a shell); `12:00:00` and dates are text, not a number or a date.
     """
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     try:
         loader = yaml.SafeLoader(raw)
         node = loader.get_single_node()
+        if (too_much := excess(node)) is not None:
+            return Document(None, {}, (((), 1, too_much),))
+    except RecursionError:
+        return Document(None, {}, (((), 1, "nested too deep"),))
     except yaml.reader.ReaderError as e:
         where = e.position if isinstance(e.position, int) else 0
         return Document(None, {}, (((), raw.count(b"\n", 0, where) + 1, f"not readable as text: {e.reason}"),))
@@ -69,6 +79,32 @@ def read(path: Path) -> Document:
     reader = _Reader(loader)
     data = None if node is None else reader.value(node, ())
     return Document(data, reader.lines, tuple(reader.problems))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file that people write. Raises OSError when it can't be read or is too large for one."""
+    with open(path, "rb") as f:
+        raw = f.read(SIZE_LIMIT + 1)
+    if len(raw) > SIZE_LIMIT:
+        raise OSError(errno.EFBIG, f"it is larger than {SIZE_LIMIT >> 20} MiB; is it the right file?")
+    return raw
+
+
+def excess(node: yaml.Node | None) -> str | None:
+    """What is wrong with a document that stands for more than `VALUE_LIMIT` values, None if it doesn't."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0  # for a node in itself, which is told elsewhere
+            below = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(part) for part in parts)
+        return sizes[id(node)]
+
+    if node is None or size(node) <= VALUE_LIMIT:
+        return None
+    return f"stands for more than {VALUE_LIMIT} values; anchors that refer to anchors multiply"
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 import hydra_plugins.hydra_hsm.config  # noqa: F401 - registers the node
 
 if TYPE_CHECKING:
+    from hsm_core.exceptions import HsmError
     from hsm_core.session import Session
 
 
@@ -27,39 +29,29 @@ class HsmLauncher(Launcher):
         self._session: Session | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Read and check the configuration: what is wrong with it is told before the sweeper writes anything.
+
+        Raises CompactHydraException.
+        """
+        from hsm_core.exceptions import HsmError
+        from hsm_core.launch import check_existing, choose_sources, read_config
         from hsm_core.remote.masked import mask_environment
 
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
-        self._settings = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        self._started_by = os.environ.pop("HSM_STARTED_BY", None)
+        settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         # The sweeper holds the same configuration, and is about to save it.
         mask_environment(config)
-        self._check_existing()
-
-    def _check_existing(self) -> None:
-        """Leave a sweep that is there already as it is, to its multirun.yaml, unless this one may go on with it."""
-        if self.config.hydra.launcher.get("dry_run") or not os.path.isdir(f"{self.config.hydra.sweep.dir}/.hsm"):
-            return
-        from hsm_core.exceptions import HsmError
-        from hsm_core.launch import check_existing
-
         try:
-            check_existing(self._settings, self.config, self.hydra_context, self.task_function)
+            self._hsm_config = read_config(settings, config, task_function)
+            self._lanes = choose_sources(self._hsm_config)
+            if not self._hsm_config.dry_run:
+                # A sweep that is there is left as it is, to its multirun.yaml, unless this one may go on with it.
+                check_existing(self._hsm_config, config, hydra_context)
         except HsmError as e:
-            raise CompactHydraException(str(e)) from e
-
-    def check(self) -> None:
-        """Find what is wrong with the configuration, before anything is written. Raises CompactHydraException."""
-        from hsm_core.exceptions import HsmError
-        from hsm_core.launch import choose_sources, read_config
-        from hsm_core.text import printable_lines
-
-        try:
-            choose_sources(read_config(self._settings, self.config, self.task_function))
-        except HsmError as e:
-            _remove_if_empty(str(self.config.hydra.sweep.dir))
-            raise CompactHydraException(printable_lines(str(e))) from e
+            raise self._refusal(e) from e
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return a JobReturn for each, in their order.
@@ -70,12 +62,12 @@ class HsmLauncher(Launcher):
         from hsm_core.launch import open_sweep, plan_only, stopped
         from hsm_core.text import printable_lines
 
-        sweep = self._settings, self.config, self.hydra_context, self.task_function
+        sweep = self._hsm_config, self._lanes, self.config, self.hydra_context
         try:
-            if self.config.hydra.launcher.dry_run:
+            if self._hsm_config.dry_run:
                 plan_only(*sweep, job_overrides, initial_job_idx)
             if self._session is None:
-                self._session = open_sweep(*sweep, job_overrides)
+                self._session = open_sweep(*sweep, self.task_function, job_overrides)
                 self._close_at_the_end(self._session)
             return self._session.run(job_overrides, initial_job_idx)
         except Superseded as e:
@@ -86,11 +78,24 @@ class HsmLauncher(Launcher):
             assert self._session is not None
             stopped(self._session, e)
         except HsmError as e:
-            raise CompactHydraException(printable_lines(str(e))) from e
+            raise self._refusal(e) from e
         except BaseException as e:
             if self._session is not None:
                 self._session.close(SweepStopped(f"{type(e).__name__}: {e}"))
             raise
+
+    def _refusal(self, error: HsmError) -> BaseException:
+        """What to raise: Hydra ends with exit code 1 whatever is wrong, commands of hsm with 2 for bad input."""
+        from hsm_core.exceptions import BAD_INPUT
+        from hsm_core.text import printable_lines
+
+        if self._started_by is None or not isinstance(error, BAD_INPUT):
+            return CompactHydraException(printable_lines(str(error)))
+        if self._started_by == "run":
+            with contextlib.suppress(OSError):  # where there is more in the folders above it, they stay
+                os.removedirs(str(self.config.hydra.sweep.dir))
+        sys.stderr.write(f"Error: {printable_lines(str(error))}\n")
+        return SystemExit(2)
 
     def _close_at_the_end(self, session: Session) -> None:
         """Close the sweep at the end of the multirun; Hydra tells its callbacks, not its launchers.
@@ -99,12 +104,6 @@ class HsmLauncher(Launcher):
         """
         self.hydra_context.callbacks.callbacks.append(_Closer(session))
         weakref.finalize(self, session.close)
-
-
-def _remove_if_empty(directory: str) -> None:
-    """Take back the directory that `hsm run` has reserved for a sweep which is not to be."""
-    with contextlib.suppress(OSError):
-        os.rmdir(directory)
 
 
 class _Closer:

@@ -45,9 +45,6 @@ class HsmSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        # By name: Hydra's scanner executes a module anew, so the class there may not be the one imported here.
-        if hasattr(self.launcher, "check"):
-            self.launcher.check()
         try:
             jobs = jobs_of(loader, self._params, self._paired, arguments, self._max_runs)
         except ConfigError as e:

@@ -202,7 +202,7 @@ def test_a_sweep_directory_of_any_name(app: App, name: str) -> None:
 
 def times(directory: Path) -> dict[Path, int]:
     """When each file was written, beside that of the basic sweeper, which writes before it launches."""
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.name != "multirun.yaml"}
+    return {path: path.lstat().st_mtime_ns for path in directory.rglob("*") if path.name != "multirun.yaml"}
 
 
 def test_an_existing_sweep_is_not_touched(app: App) -> None:
