@@ -9,6 +9,7 @@ from hsm_core.config import HsmConfig
 from hsm_core.exceptions import SweepError, SweepExists
 from hsm_core.journal import replay
 from hsm_core.owner import Owner, current
+from hsm_core.ownership import refuse_foreign_sweep, refuse_open_directory
 from hsm_core.sources.local import end_processes
 
 
@@ -16,15 +17,16 @@ def claim(directory: Path, config: HsmConfig) -> bool:
     """Make `.hsm` in the directory; True if a sweep that is there already is to be resumed.
 
     Raises SweepExists when the directory is taken and the configuration does not say what then;
-    SweepError when it can't be made or written.
+    SweepError when it can't be made or written, or somebody else could make us run something by it.
     """
     hsm = directory / ".hsm"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_open_directory(directory)
         hsm.mkdir(mode=0o700)
         return False
     except FileExistsError:
-        pass
+        refuse_foreign_sweep(directory)
     except OSError as e:
         raise SweepError(f"the sweep directory {directory} can't be made or written: {e.strerror}") from e
     if not _has_events(hsm):

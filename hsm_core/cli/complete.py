@@ -45,6 +45,7 @@ def complete(
     from hsm_core.cli.detached import run_detached
     from hsm_core.debris import finish_closing
     from hsm_core.journal import replay
+    from hsm_core.ownership import refuse_foreign_sweep
     from hsm_core.registry import find
     from hsm_core.resume import check_app, forecast, left_to_run, resume_arguments
     from hsm_core.sweep_launch import STARTED_BY, become
@@ -55,6 +56,7 @@ def complete(
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--tasks") from e
     entry = find(sweep)
+    refuse_foreign_sweep(entry.directory)
     if not takeover:
         _refuse_running(entry)
     state = replay(entry.directory / ".hsm" / "journal.jsonl").state

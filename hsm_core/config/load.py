@@ -14,6 +14,7 @@ from hsm_core.config.check import build, check
 from hsm_core.config.file import Key, locate, read
 from hsm_core.config.rules import GROUP, source_types
 from hsm_core.exceptions import ConfigError
+from hsm_core.ownership import foreign_file
 from hsm_core.suggest import did_you_mean
 from hsm_core.text import printable
 
@@ -41,9 +42,10 @@ def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = No
         where = f"{own['sweep_file']}: hsm"
         problems += [f"{where}.{_dotted(at)}: is gone since the sweep began; put it back" for at in gone]
     layers = [_checked(own, lambda at: _dotted(("hydra", "launcher", *at)), problems)]
-    path = _path(layers[0].data.pop("config_file", None), cwd, app_dir)
+    named = layers[0].data.pop("config_file", None)
+    path = cwd / os.path.expanduser(named) if isinstance(named, str) else locate(cwd, app_dir)
     if path is not None:
-        layers.append(_from_file(path, cwd, problems))
+        layers.append(_from_file(path, cwd, problems, named=isinstance(named, str), app_dir=app_dir))
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merge(merged, layer.data)
@@ -87,13 +89,14 @@ def _checked(data: Any, place: Callable[[Key], str], problems: list[str]) -> _La
     return _Layer(check(data, lambda at, text: problems.append(f"{place(at)}: {text}")), place)
 
 
-def _path(named: Any, cwd: Path, app_dir: Path | None) -> Path | None:
-    return cwd / os.path.expanduser(named) if isinstance(named, str) else locate(cwd, app_dir)
-
-
-def _from_file(path: Path, cwd: Path, problems: list[str]) -> _Layer:
+def _from_file(path: Path, cwd: Path, problems: list[str], *, named: bool, app_dir: Path | None) -> _Layer:
+    """The layer of a file, which was named, or else found and is looked at first."""
     name = str(path.relative_to(cwd) if path.is_relative_to(cwd) else path)
     try:
+        why = None if named else foreign_file(path, app_dir)
+        if why is not None:
+            problems.append(f"{name}: {why}; to use it all the same: hydra.launcher.config_file={name}")
+            return _Layer({}, lambda at: name, complete=False)
         document = read(path)
     except OSError as e:
         problems.append(f"{name}: can't be read as the configuration file: {e.strerror}")
