@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hsm_core.config.file import Key, excess
+from hsm_core.config.file import HALF, Key, excess, is_text
 
 
 class YamlError(ValueError):
@@ -80,6 +80,8 @@ def read_yaml(text: str) -> Lines:
 def _note_lines(node: yaml.Node, at: Key, lines: dict[Key, int], above: tuple[yaml.Node, ...]) -> None:
     if any(node is other for other in above):
         raise YamlError("an anchor refers to itself", node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode) and not is_text(node.value):
+        raise YamlError(HALF, node.start_mark.line + 1)
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):

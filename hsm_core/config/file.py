@@ -22,6 +22,7 @@ Key = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
 
 _TAG = "tag:yaml.org,2002:"
+HALF = "holds half a character, written as \\ud800 to \\udfff; write the character itself"
 SIZE_LIMIT = 4 << 20
 """bytes of a file that people write"""
 VALUE_LIMIT = 100_000
@@ -88,6 +89,11 @@ def read_bytes(path: Path) -> bytes:
     if len(raw) > SIZE_LIMIT:
         raise OSError(errno.EFBIG, f"it is larger than {SIZE_LIMIT >> 20} MiB; is it the right file?")
     return raw
+
+
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can hold it. YAML takes the two `\\u` that JSON writes for one character for two halves of one."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def excess(node: yaml.Node | None) -> str | None:
@@ -199,6 +205,9 @@ class _Reader:
             return None
 
     def _resolved(self, node: yaml.ScalarNode, at: Key) -> Any:
+        if not is_text(node.value):
+            self._problem(node, at, HALF)
+            return None
         if "${oc." not in node.value:
             return node.value
         try:

@@ -24,6 +24,10 @@ HSM_CONFIG: dict[str, tuple[str | bytes, str]] = {
     "no variable": ("worker: ${oc.env:NO_SUCH_VARIABLE}\n", "NO_SUCH_VARIABLE"),
     "python": ("worker: !!python/object/apply:os.system [touch marker]\n", "unknown YAML tag"),
     "no text": (b"worker: \xff\xfe\n", "hsm_config.yaml:1: not readable as text"),
+    "half": (
+        'compute_sources: {a: {type: local, python: "\\ud83e"}}\n',
+        ":1: compute_sources.a.python: holds half a character",
+    ),
     "laughs": (BOMB, "stands for more than 100000 values"),
     "merged": (MERGED, "stands for more than 100000 values"),
     "deep": ("a: " + "[" * 10_000, "nested too deep"),
@@ -66,6 +70,7 @@ SWEEP_FILE: dict[str, tuple[str | bytes, str]] = {
     "other app": ("app: ap.py\n", "did you mean app.py?"),
     "unknown": (SWEEP + "overides: []\n", "sweep.yaml:3: overides: unknown key; did you mean overrides?"),
     "settings": (SWEEP + "hsm: {wroker: fork}\n", "sweep.yaml:3: hsm.wroker: unknown key; did you mean worker?"),
+    "half": ('app: app.py\nsweep: {grid: {+x: ["\\ud83e"]}}\n', "sweep.yaml:2: holds half a character"),
     "laughs": (BOMB, "stands for more than 100000 values"),
     "deep": ("a: " + "[" * 10_000, "nested too deep"),
     "no text": (b"app: \xff\n", "it is no UTF-8 text"),
