@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -20,15 +21,22 @@ def put(path: str, record: Mapping[str, Any]) -> None:
     """
     temporary = f"{path}.tmp"
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+        with open(create(temporary), "w", encoding="utf-8") as f:
             json.dump(record, f)
             f.flush()
             os.fsync(f.fileno())
         os.rename(temporary, path)
     except OSError:
-        if os.path.exists(temporary):
+        if os.path.isfile(temporary):
             os.unlink(temporary)
         raise
+
+
+def create(path: str) -> int:
+    """A new file of mode 0600, open for writing, in place of whatever had its name. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def read(path: str | os.PathLike[str]) -> Any:

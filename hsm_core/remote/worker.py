@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from hsm_core.remote import describe, gpus, place, process
 from hsm_core.remote.app import App, EntryError, Payload, reach
+from hsm_core.remote.record import create
 
 PICKLE_LIMIT = 64 << 20
 """bytes a pickled return value may have"""
@@ -260,7 +261,7 @@ class _Pickler(pickle.Pickler):
 def _pickled(value: Any, path: str) -> BaseException | None:
     """Pickle a value to a file of mode 0600; what was raised, and no file, where that is impossible."""
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+        with open(create(path), "wb") as f:
             _Pickler(_CappedFile(f, PICKLE_LIMIT), pickle.HIGHEST_PROTOCOL).dump(value)
         return None
     except BaseException as e:  # a __reduce__ of the app's may raise anything
