@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -29,6 +30,8 @@ from hsm_core.remote.slot import Starter, Worker, occupy
 
 _DATAGRAM = 100_000
 """bytes a message to the agent may have"""
+_STUBBORN = 10.0
+"""seconds after which an orphan that can't be killed (in an uninterruptible system call) is left alone"""
 _ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """with 1, `torch.cuda.is_available()` asks the driver's monitor and leaves CUDA alone, which can't be forked then"""
 
@@ -74,6 +77,8 @@ class Zygote:
         """where each slot, by pid, gets its orders"""
         self._carries: dict[int, str] = {}
         """the attempt of each slot that has one"""
+        self._before: frozenset[int] = frozenset()
+        """children that the app's import started, which serve all tasks"""
         self._free, self._free_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._free.setblocking(False)
 
@@ -89,6 +94,7 @@ class Zygote:
         if seeds is not None:
             seeds.keep()
         starter: Starter = _Spawner(self._folder) if app is None else _Forker(app, seeds, self._events, self._free_out)
+        self._before = frozenset(process.children(os.getpid()))
         signals = process.wakeup_pipe(signal.SIGCHLD)
         memory.current()  # found once here, for all slots
         gc.collect()
@@ -159,9 +165,30 @@ class Zygote:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 os.close(self._slots.pop(pid))
+                if os.WIFSIGNALED(status):
+                    self._end_orphans()
                 attempt = self._carries.pop(pid, None)
                 if attempt is not None:
                     self.tell("gone", id=attempt, status=os.waitstatus_to_exitcode(status))
+
+
+    def _end_orphans(self) -> None:
+        """End what a slot that was killed has left to us: its worker, and all that this one started.
+
+        Afterwards its attempt can be called lost: nothing of it writes any more.
+        """
+        me = os.getpid()
+        deadline = time.monotonic() + _STUBBORN
+        while time.monotonic() < deadline:
+            orphans = [pid for pid in process.children(me) if pid not in self._slots and pid not in self._before]
+            if not orphans:
+                return
+            for orphan in orphans:
+                for pid in (orphan, *process.descendants(orphan)):
+                    process.send(pid, signal.SIGKILL)
+            time.sleep(0.005)
+            for orphan in orphans:
+                os.waitpid(orphan, os.WNOHANG)
 
 
 class _Spawner:
