@@ -20,6 +20,7 @@ from hsm_core.exceptions import ConfigError, SweepError, SweepStopped
 from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.opening import check_config, open_session
+from hsm_core.ownership import refuse_foreign_sweep
 from hsm_core.plan import make_plan, show_plan
 from hsm_core.remote.place import problem
 from hsm_core.session import Session
@@ -57,9 +58,12 @@ def open_sweep(
 def check_existing(config: HsmConfig, hydra_config: DictConfig, context: HydraContext) -> SweepState | None:
     """The sweep that `open_sweep` would resume, None for a new one; what it would refuse is refused here already.
 
-    Raises SweepExists, SweepChanged or JournalError.
+    Raises SweepExists, SweepChanged, JournalError, or SweepError where somebody else made it.
     """
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
+    if not os.path.lexists(directory / ".hsm"):
+        return None
+    refuse_foreign_sweep(directory)
     if not holds_sweep(directory) or not to_be_resumed(directory, config):
         return None
     state = replay(directory / ".hsm" / "journal.jsonl").state
