@@ -89,19 +89,22 @@ def run(app: App, spec: Mapping[str, Any], reports: int, specs: int) -> NoReturn
     collecting = gc.isenabled()
     following: Mapping[str, Any] | None = spec
     code = 0
-    while following is not None and code == 0:
+    while following is not None:
         mark(following)
         gc.disable()
-        code = _attempt(app, following, reports, collecting)
-        reuse = following["reuse"] and code == 0
+        code, completed = _attempt(app, following, reports, collecting)
+        reuse = following["reuse"] and completed
         if reuse:
             send(reports, "free", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         following = _next_spec(specs) if reuse else None
     _end(code)
 
 
-def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) -> int:
-    """Run one task, with the garbage collector on if `collecting`, and report it; the exit code that belongs to it."""
+def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) -> tuple[int, bool]:
+    """Run one task, with the garbage collector on if `collecting`, and report it.
+
+    The exit code that belongs to it, and whether it completed: one that called `sys.exit(0)` did not.
+    """
     code = 1
     try:
         report = _run_job(app, spec, _Begin(reports, collecting), lambda so_far: send(reports, "report", so_far))
@@ -117,7 +120,7 @@ def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) 
     except BaseException as e:
         report = {"status": "failed", **describe.failure(e)}
     send(reports, "report", report)
-    return code
+    return code, report["status"] == "completed"
 
 
 def _next_spec(specs: int) -> Mapping[str, Any] | None:
