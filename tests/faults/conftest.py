@@ -69,6 +69,7 @@ class Sweep:
     def launch(self, *overrides: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start a launcher; `before` stands in front of its command line, as `nice` would."""
         command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
+        command += ["hydra.launcher.sources=local:2"]  # two slots, however many cores there are
         return self._start([*before, *command, *overrides])
 
     def launch_on_terminal(self, *overrides: str) -> int:
@@ -115,6 +116,12 @@ class Sweep:
 
     def wait_for(self, index: int, name: str) -> None:
         wait_until(self.output(index, name).exists, f"{name} of task {index}; the launcher said:\n{self.said()}")
+
+    def pid(self, index: int) -> int:
+        """The process that runs a task for the first time, once it has begun."""
+        starts = self.output(index, "starts")
+        wait_until(lambda: starts.exists() and "\n" in starts.read_text(), f"the start of task {index}")
+        return int(starts.read_text().split()[0])
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")

@@ -19,8 +19,7 @@ POINTS = "+x=range(8)"
 
 def test_kill_in_the_middle_then_complete(sweep: Sweep) -> None:
     sweep.launch(POINTS, "+gated=4")
-    sweep.wait_for(4, "starts")
-    running = int(sweep.output(4, "starts").read_text())
+    running = sweep.pid(4)
     wait_until(lambda: len(sweep.finished()) == 4, "the first four tasks")
     finished = sweep.finished()
     sweep.kill()
@@ -103,6 +102,7 @@ def test_complete_only_some_tasks(sweep: Sweep) -> None:
     sweep.wait_for(2, "starts")
     wait_until(lambda: len(sweep.finished()) == 2, "the first two tasks")
     sweep.kill()
+    sweep.wait_for_peace()  # the agent gives the running tasks their grace: they would find the gate open
     sweep.open_gate()
     assert sweep.complete("--tasks", "task_005:task_006").wait(60) == 0, sweep.said()
     assert set(sweep.finished()) == {0, 1, 4, 5}
@@ -126,10 +126,9 @@ def test_a_running_sweep_is_not_completed(sweep: Sweep) -> None:
 def test_agent_killed(sweep: Sweep) -> None:
     """Its tasks die with it, are lost, and run again on the agent that takes its place."""
     launcher = sweep.launch(POINTS, "+gated=2")
-    sweep.wait_for(2, "starts")
+    first = sweep.pid(2)
     sweep.wait_for(3, "starts")
     agent = next(p for p in marked_processes(f"{sweep.directory}:") if "agent" in p.cmdline())
-    first = int(sweep.output(2, "starts").read_text())
     os.kill(agent.pid, signal.SIGKILL)
     wait_until(lambda: not alive(first), "the task to die with its agent")
     sweep.open_gate()
