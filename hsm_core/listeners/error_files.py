@@ -1,4 +1,7 @@
-"""`errors/task_023_error.txt`: one file for every failed task, written when it fails."""
+"""`errors/task_023_error.txt`: one file for every failed task, written when it fails.
+
+A launcher that goes on with a sweep first writes what the one before did not live to write.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from hsm_core import events as ev
 from hsm_core.event_text import ended
 from hsm_core.state import SweepState, TaskRecord
-from hsm_core.task import Outcome, task_name
+from hsm_core.task import Outcome, TaskState, task_name
 from hsm_core.task_files import STDERR, STDOUT, output_folder, tail, traceback_text
 from hsm_core.text import duration, printable, stamp
 from hsm_core.whole_file import write_whole
@@ -26,13 +29,29 @@ class ErrorFiles:
         self._unwritten: dict[int, str] = {}
 
     def __call__(self, event: ev.Event, state: SweepState, at: float) -> None:
+        if isinstance(event, ev.SweepResumed):
+            self._catch_up(state)
         if isinstance(event, ev.TaskReopened):
             self._unwritten.pop(event.task, None)
             error_path(self._directory, event.task).unlink(missing_ok=True)
         task = ended(event, state)
-        if task is not None and task.outcome is not None and not task.outcome.completed:
-            self._unwritten[task.index] = "\n".join(error_text(self._directory, task, at)) + "\n"
+        if task is not None:
+            self._note(task, at)
         self._write()
+
+    def _catch_up(self, state: SweepState) -> None:
+        """Write what an earlier launcher did not live to write, and remove what no longer holds."""
+        there = {path.name for path in (self._directory / "errors").glob("*_error.txt")}
+        for task in state.tasks.values():
+            path = error_path(self._directory, task.index)
+            if task.state is not TaskState.FAILED and path.name in there:
+                path.unlink(missing_ok=True)
+            elif task.attempt is not None and task.attempt.ended_at is not None and path.name not in there:
+                self._note(task, task.attempt.ended_at)
+
+    def _note(self, task: TaskRecord, at: float) -> None:
+        if task.outcome is not None and not task.outcome.completed:
+            self._unwritten[task.index] = "\n".join(error_text(self._directory, task, at)) + "\n"
 
     def close(self) -> None:
         """All files are written."""

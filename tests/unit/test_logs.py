@@ -17,6 +17,7 @@ from hsm_core.config import LoggingConfig
 from hsm_core.listeners.error_files import ErrorFiles
 from hsm_core.listeners.logs import LogTree
 from hsm_core.task import Cause, Outcome, TaskState
+from hsm_core.text import stamp
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Story
@@ -236,6 +237,29 @@ def test_only_a_task_that_failed_for_good_has_a_file(story: Story) -> None:
     assert "lost on:     node7 (local), node7 (local)" in error_file(story, "task_002").read_text()
     story.tell(ev.TaskReopened(task))
     assert not error_file(story, "task_002").exists()
+
+
+def test_the_next_launcher_writes_and_removes_what_the_last_one_did_not_live_to(story: Story) -> None:
+    story.begin()
+    story.complete("lr=1")
+    story.fail("lr=2", message="ValueError: no")
+    ended = story.at
+    again = story.fail("lr=3")
+    story.fail("lr=4")
+    error_file(story, "task_003").parent.mkdir()
+    for name in ("task_003", "task_004"):
+        error_file(story, name).write_text("written before")
+    story.tell(ev.TaskReopened(again))
+    story.listeners.append(ErrorFiles(story.directory))
+    story.tell(ev.SweepResumed(2, "laptop", 4712), after=3600.0)
+    assert sorted(path.name for path in (story.directory / "errors").iterdir()) == [
+        "task_002_error.txt",
+        "task_004_error.txt",
+    ]
+    assert error_file(story, "task_004").read_text() == "written before"
+    text = error_file(story, "task_002").read_text()
+    assert "message:     ValueError: no" in text
+    assert f"ended:       {stamp(ended)}" in text
 
 
 def test_the_tail_of_the_output_is_bounded_and_harmless(story: Story) -> None:
