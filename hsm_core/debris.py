@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from hsm_core.crashpoint import crashpoint
 from hsm_core.journal import Journal, replay
 from hsm_core.owner import Owner, current
 from hsm_core.reports import write_reports
@@ -55,9 +56,12 @@ def finish_closing(directory: Path, takeover: bool = False) -> None:
     owner = Owner.acquire(hsm, takeover)
     try:
         end_processes(f"{directory}:", below=owner.epoch)
+        crashpoint("processes_ended")
         path = hsm / "journal.jsonl"
         Journal.open(path, replay(path)).close()
         write_reports(directory)
+        crashpoint("reports_written")
         remove_half_written(directory)
+        crashpoint("tidied")
     finally:
         owner.release()

@@ -22,6 +22,7 @@ from hsm_core.audience import Audience, Listener
 from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
+from hsm_core.crashpoint import crashpoint
 from hsm_core.ending import Ending
 from hsm_core.exceptions import (
     NoSourceLeft,
@@ -110,9 +111,12 @@ class Engine:
         Waits while the disk is full. Raises Superseded once another launcher owns the sweep, SweepStopped
         where the journal can't be written; nothing was folded or told then.
         """
+        crashpoint("event_decided")
         at = self.scribe.append(event)
+        crashpoint("event_journaled")
         apply(self.state, event, at)
         self._audience.tell(event, self.state, at)
+        crashpoint("event_told")
 
     def start(self, sweep: SweepContext) -> None:
         """Start the sources; tasks go out to each as soon as it is ready."""
@@ -183,14 +187,17 @@ class Engine:
                 continue
             attempt = self._attempt(task, self._choose(task, fitting))
             self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source, attempt.memory))
+            crashpoint("intent_journaled")
             self._attempts[task.index] = attempt
             batches.setdefault(attempt.source, []).append(attempt)
         self._backlog.put_first(*passed)
         if batches:
             self._owner.check()
             self.scribe.sync()
+            crashpoint("intents_synced")
         for name, batch in batches.items():
             self._submit(name, batch)
+            crashpoint("submitted")
 
     def _choose(self, task: Task, available: Sequence[SourceView]) -> str:
         try:
@@ -236,6 +243,7 @@ class Engine:
         What that brings is synced with the intents that follow from it, or before the next wait.
         """
         self.scribe.sync()
+        crashpoint("outcomes_synced")
         now = time.monotonic()
         moments = [now + HEARTBEAT, self._backlog.wakes_at, self._ending.moment]
         if self._lanes.settles_at() > now:
@@ -306,7 +314,9 @@ class Engine:
         left = self._attempts.pop(event.task).task
         task = self._tasks.get(event.task, left)
         outcome, delay = self._decide(task, event)
+        crashpoint("outcome_decided")
         self.record(msgspec.structs.replace(event, outcome=outcome, retry_in=delay))
+        crashpoint("outcome_journaled")
         if delay is None:
             self._tasks.pop(event.task, None)
             self._barred.pop(event.task, None)
@@ -347,6 +357,7 @@ class Engine:
             active = [a for a in self._attempts.values() if a.source == source.name]
             if active and source.name not in self._left and source.name not in leaving:
                 source.cancel(active)
+        crashpoint("ended_early")
 
     def _check_sources(self) -> None:
         """End the sweep when work is left and nothing can ever take it."""
@@ -385,4 +396,5 @@ class Engine:
                 what = f"unknown command '{command.command}'" if command.command else command.arguments["problem"]
                 ok, message = False, what
             self.record(ev.CommandDone(command.id, command.command, ok, message))
+            crashpoint("command_answered")
             self._spool.done(command)

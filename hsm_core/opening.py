@@ -20,13 +20,13 @@ import hsm_core
 from hsm_core import entry as entries
 from hsm_core import events as ev
 from hsm_core import recorded_config, registry, versions
-from hsm_core.claim import claim
+from hsm_core.claim import claim, holds_sweep, to_be_resumed
 from hsm_core.config import HsmConfig
+from hsm_core.crashpoint import crashpoint
 from hsm_core.exceptions import SweepError, Unwritable
-from hsm_core.journal import Journal, Replay, replay
+from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
 from hsm_core.launcher_log import let_go_of_terminal, log_path
-from hsm_core.owner import Owner
 from hsm_core.remote.compose import Composer
 from hsm_core.results import ReturnContext
 from hsm_core.session import Session
@@ -47,42 +47,44 @@ def open_session(
 ) -> Session:
     """Take the sweep's directory, freeze what tasks will read, and start the sources.
 
-    The directory is taken by an exclusive mkdir of `.hsm` in it. Raises SweepExists,
-    SweepBusy, JournalError, SnapshotError or SweepError; nothing has been run then, and a
-    directory that was not a sweep before is none after.
+    Raises SweepExists, SweepBusy, SweepChanged, JournalError, SnapshotError or SweepError; nothing has
+    been run then, and a directory that was not a sweep before is none after.
     """
     directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
     hsm = directory / ".hsm"
-    resumed = claim(directory, config)
     path = hsm / "journal.jsonl"
-    past = replay(path) if resumed else None
-    changed = [] if past is None else check_config(past.state, directory, config, hydra_config, context)
-    owner: Owner | None = None
+    if holds_sweep(directory) and to_be_resumed(directory, config):
+        # Refused before anything is written.
+        check_config(replay(path).state, directory, config, hydra_config, context)
+    owner, resumed = claim(directory, config)
     signals: Signals | None = None
     session: Session | None = None
     first: ev.SweepStarted | ev.SweepResumed | None = None
     try:
         if is_low(directory):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
-        owner = Owner.acquire(hsm, takeover=config.takeover)
         signals = Signals(partial(let_go_of_terminal, log_path(hsm, owner.epoch)))
         signals.take()
         for name in ("results", "control", "agents"):
             (hsm / name).mkdir(exist_ok=True, mode=0o700)
+        past = replay(path) if resumed else None
         if past is None:
             state = SweepState()
             version = versions.first(hsm, hydra_config, context, function, _own_settings(config))
+            crashpoint("frozen")
             journal = Journal.create(path)
             first = _started(directory, version, recorded_config.config_hash(hydra_config), owner.epoch)
         else:
-            past = _up_to_date(past, path)
             state = past.state
+            changed = check_config(state, directory, config, hydra_config, context)
             if config.original_code:
                 version = versions.original(hsm, state)
             else:
                 frozen = hydra_config, context, function, _own_settings(config)
                 version = versions.later(hsm, owner.epoch, state, changed, *frozen)
+            crashpoint("frozen")
             journal = Journal.open(path, past)
+            crashpoint("journal_opened")
             command = tuple(entries.command_line())
             first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), command, os.getcwd())
         sweep = SweepContext(
@@ -107,7 +109,7 @@ def open_session(
             registry.forget(first.id)
         if not resumed:
             shutil.rmtree(hsm, ignore_errors=True)
-        elif owner is not None:
+        else:
             with contextlib.suppress(OSError):  # its process ends, so the next launcher takes it for dead
                 owner.release()
         if isinstance(e, (OSError, Unwritable)):
@@ -144,15 +146,11 @@ def check_config(
     return changed
 
 
-def _up_to_date(past: Replay, path: Path) -> Replay:
-    """What the journal adds up to now that nobody else writes it."""
-    return past if path.stat().st_size == past.offset else replay(path)
-
-
 def _started(directory: Path, version: Version, config_hash: str, epoch: int) -> ev.SweepStarted:
     name = directory.name if directory.name.startswith("sweep_") and registry.may_be_id(directory.name) else None
     try:
         sweep_id = registry.register(directory, name)
+        crashpoint("registered")
     except OSError:
         # The registry only makes sweeps easy to find; a home that can't be written is no reason to stop.
         sweep_id = name or registry.new_id()

@@ -2,7 +2,7 @@
 
 Each launcher creates `owner_0001.json`, `owner_0002.json`, ... in the sweep's `.hsm` directory; the highest
 number owns the sweep and is that launcher's epoch. The files stay, so numbers never repeat. Creating a
-file that must not exist yet is atomic, on NFS too: that alone decides races.
+file that must not exist yet is atomic, on NFS too: that alone decides races. It appears with its content.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from hsm_core.crashpoint import crashpoint
 from hsm_core.exceptions import Superseded, SweepBusy
 from hsm_core.text import duration, printable, stamp
 
@@ -89,12 +91,13 @@ class Owner:
             "since": datetime.now(timezone.utc).isoformat(),
             "released": False,
         }
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
         try:
-            _write(fd, record)
-        except OSError:
-            path.unlink()
-            raise
+            _write(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), record)
+            crashpoint("owner_written")
+            _link(new, path)
+        finally:
+            new.unlink(missing_ok=True)
         return cls(path, epoch, record)
 
     def check(self) -> None:
@@ -118,9 +121,28 @@ class Owner:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             _write(fd, {**self._record, "released": True})
+            crashpoint("release_written")
             os.replace(new, self._path)
         except OSError:
             new.unlink()
+            raise
+
+
+def _link(new: Path, path: Path) -> None:
+    """Give a file its name. Raises FileExistsError when that is taken."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        # open(2), on O_EXCL: over NFS the answer may be wrong, the number of links is not.
+        if os.stat(new).st_nlink != 2:
+            raise
+    except OSError:  # no links on this file system: then the name is taken first, and filled in a moment later
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(new.read_bytes())
+        except OSError:
+            path.unlink()
             raise
 
 

@@ -21,6 +21,7 @@ from hsm_core import events as ev
 from hsm_core import reports
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
+from hsm_core.crashpoint import crashpoint
 from hsm_core.debris import remove_half_written
 from hsm_core.ending import CLEARANCE
 from hsm_core.engine import Engine, Signal
@@ -97,9 +98,11 @@ class Session:
         for change in changes:
             self._engine.record(change)
         self._journal.sync()
+        crashpoint("begun")
         if self._resumed:
             self._take_over()
         self._engine.start(sweep)
+        crashpoint("sources_starting")
 
     def run(self, job_overrides: Sequence[Sequence[str]], first_index: int) -> list[JobReturn]:
         """Run these jobs; the result has one JobReturn for each, in their order.
@@ -136,21 +139,31 @@ class Session:
         at_once = interrupt is not None and interrupt.at_once
         part = self._lanes.leave if interrupt is not None and interrupt.leave else self._lanes.stop
         late = self._part(part, 0.0 if at_once else self._config.grace + CLEARANCE)
-        end = partial(self._engine.record, self._last_line(why))
-        closed = [listener.close for listener in self._listeners]
+        crashpoint("sources_stopped")
+        steps = [
+            *([self._tell_left] if interrupt is not None and interrupt.leave else []),
+            *([self._tell_unasked] if why is None else []),
+            partial(self._engine.record, self._last_line(why)),
+            partial(crashpoint, "end_journaled"),
+            self._journal.sync,
+            partial(crashpoint, "end_synced"),
+            *(listener.close for listener in self._listeners),
+            partial(reports.write_reports, self.directory),
+            partial(crashpoint, "reports_written"),
+            self._tidy,
+            partial(crashpoint, "tidied"),
+        ]
         try:
-            if interrupt is not None and interrupt.leave:
-                _attempted(self._tell_left)
-            if why is None:
-                _attempted(self._tell_unasked)
-            for step in (end, *closed, partial(reports.write_reports, self.directory), self._tidy):
+            for step in steps:
                 _attempted(step)
         except Superseded as e:
             log.error("%s", e)
             self.leave_terminal()
         finally:
             _attempted(self._journal.close)
+            crashpoint("journal_closed")
             _attempted(self._owner.release)
+            crashpoint("released")
             kept = self._signals.give_back()
         if interrupt is None and (late or kept):
             os.kill(os.getpid(), late or kept)
@@ -238,6 +251,7 @@ class Session:
             failed = known is not None and known.state is TaskState.FAILED
             if failed and self._config.retry_failed and self._wanted(task.index):
                 self._engine.record(ev.TaskReopened(task.index))
+        crashpoint("reopened")
         if self._once:
             words = plan_words(self.state, asked, self._wanted, self._points.unasked)
             self._engine.record(ev.Note("INFO", words))
@@ -249,13 +263,16 @@ class Session:
             words = f"the journal ended in the middle of a line; what was cut off is in {self._journal.cut}"
             self._engine.record(ev.Note("WARNING", words))
         end_processes(f"{self.directory}:", below=self._owner.epoch)
+        crashpoint("processes_ended")
         for command in self._spool.poll():
             words = "the launcher it was meant for is gone"
             self._engine.record(ev.CommandDone(command.id, command.command, False, words))
+            crashpoint("command_answered")
             self._spool.done(command)
         if self._sweeper is not None:
             self._engine.record(ev.Note("WARNING", self._sweeper))
         self._engine.adopt(self._left_active())
+        crashpoint("adopted")
 
     def _left_active(self) -> dict[str, list[Attempt]]:
         left: dict[str, list[Attempt]] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hsm_core.crashpoint import crashpoint
+
 
 def write_whole(path: Path, text: str) -> None:
     """Put the text in place of whatever the file held, by rename; makes its folder. Raises OSError.
@@ -16,6 +18,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
+        crashpoint("half_file_written")
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import secrets
 import time
 from pathlib import Path
 
+from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Event
 from hsm_core.exceptions import JournalError, SweepExists
 from hsm_core.journal.lines import encode
@@ -58,6 +59,7 @@ class Journal:
         fd = _new_file(new)
         try:
             _copy(path, fd, 0, after.offset)
+            crashpoint("journal_copied")
             os.rename(new, path)
         except BaseException:
             os.close(fd)

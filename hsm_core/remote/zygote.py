@@ -171,7 +171,6 @@ class Zygote:
                 if attempt is not None:
                     self.tell("gone", id=attempt, status=os.waitstatus_to_exitcode(status))
 
-
     def _end_orphans(self) -> None:
         """End what a slot that was killed has left to us: its worker, and all that this one started.
 

@@ -65,11 +65,12 @@ class Sweep:
         """the last one"""
         self.launchers: list[subprocess.Popen[bytes]] = []
         (folder / "app.py").write_text(APP)
+        # Two slots, however many cores there are.
+        (folder / "hsm_config.yaml").write_text("compute_sources: {local: {type: local, max_parallel_tasks: 2}}\n")
 
     def launch(self, *overrides: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start a launcher; `before` stands in front of its command line, as `nice` would."""
         command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", f"hydra.sweep.dir={self.directory}"]
-        command += ["hydra.launcher.sources=local:2"]  # two slots, however many cores there are
         return self._start([*before, *command, *overrides])
 
     def launch_on_terminal(self, *overrides: str) -> int:

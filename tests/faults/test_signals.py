@@ -103,7 +103,7 @@ def completes(sweep: Sweep) -> None:
 def test_one_signal_ends_everything_in_order(sweep: Sweep, signum: signal.Signals, code: int) -> None:
     launcher = sweep.launch(POINTS, "+gated=2")
     sweep.wait_for(3, "starts")
-    running = [int(sweep.output(index, "starts").read_text()) for index in (2, 3)]
+    running = [sweep.pid(index) for index in (2, 3)]
     wait_until(lambda: len(sweep.finished()) == 2, "the first two tasks")
     sweep.signal_group(signum)
     assert launcher.wait(60) == code
@@ -119,7 +119,7 @@ def test_a_second_signal_ends_at_once(sweep: Sweep) -> None:
     before_the_app(sweep, "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n")
     launcher = sweep.launch(POINTS, "+gated=0", "hydra.launcher.grace=600", "hydra.launcher.worker=spawn")
     sweep.wait_for(1, "starts")
-    running = int(sweep.output(1, "starts").read_text())
+    running = sweep.pid(1)
     sweep.signal_group(signal.SIGINT)
     wait_until(lambda: "once more ends at once" in sweep.said(), "the launcher to take note")
     sweep.signal_group(signal.SIGINT)

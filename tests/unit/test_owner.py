@@ -309,6 +309,43 @@ def test_the_files_are_the_users_own_and_nothing_else_is_left(hsm_dir: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in hsm_dir.iterdir()} == {0o600}
 
 
+def test_an_owner_file_appears_with_its_content(hsm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def look_and_link(new: Path, path: Path) -> None:
+        assert current(hsm_dir) is None
+        real(new, path)
+        assert info(hsm_dir).pid == os.getpid()
+
+    monkeypatch.setattr(os, "link", look_and_link)
+    assert Owner.acquire(hsm_dir).epoch == 1
+
+
+def test_a_link_that_was_made_though_the_server_said_no_counts(hsm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def link(new: Path, path: Path) -> None:
+        real(new, path)
+        raise FileExistsError(17, "File exists", str(path))
+
+    monkeypatch.setattr(os, "link", link)
+    assert Owner.acquire(hsm_dir).epoch == 1
+
+
+def test_where_files_can_not_be_linked_they_are_made_in_place(hsm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(new: Path, path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "link", link)
+    owner = Owner.acquire(hsm_dir)
+    assert (owner.epoch, info(hsm_dir).pid) == (1, os.getpid())
+    with pytest.raises(SweepBusy):
+        Owner.acquire(hsm_dir)
+    owner.release()
+    assert Owner.acquire(hsm_dir).epoch == 2
+    assert sorted(os.listdir(hsm_dir)) == ["owner_0001.json", "owner_0002.json"]
+
+
 def test_where_nothing_can_be_written_no_one_becomes_owner(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Owner.acquire(tmp_path / "gone")
