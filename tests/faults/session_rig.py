@@ -143,6 +143,8 @@ class SessionRig:
         self.journal = self.directory / ".hsm" / "journal.jsonl"
         self._said = folder / "said"
         self._composed = _composed()
+        self.in_vain: set[str] = set()
+        """attempts that began, and left no record"""
         self._config = HsmConfig(compute=ComputeConfig(retry_attempts=1, retry_delay=0.0), **settings)
 
     def launch(self, living: Collection[str] = (), **settings: Any) -> SweepState:
@@ -207,7 +209,10 @@ class SessionRig:
         assert {of: count for of, count in state.counts.items() if count} == counts
         for index in ENDS:
             starts = (self.directory / str(index) / "starts").read_text().split()
-            assert len(starts) == len(set(starts)) == (2 if index in (RAISES, RAISES_ONCE) else 1)
+            left = [attempt for attempt in starts if (self.directory / f".hsm/results/{attempt}.json").exists()]
+            assert set(starts) - set(left) <= self.in_vain
+            raised = index == RAISES or (index == RAISES_ONCE and starts[0] in left)
+            assert len(left) == len(set(left)) == (2 if raised else 1), "what left a record is not run again"
         owner = current(self.directory / ".hsm")
         assert owner is not None
         assert owner.released
