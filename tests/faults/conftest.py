@@ -64,6 +64,8 @@ class Sweep:
         self.launcher: subprocess.Popen[bytes] | None = None
         """the last one"""
         self.launchers: list[subprocess.Popen[bytes]] = []
+        self.crashpoint = ""
+        """where the launchers that are started from now on die, as hsm_core.crashpoint wants it"""
         (folder / "app.py").write_text(APP)
         # Two slots, however many cores there are.
         (folder / "hsm_config.yaml").write_text("compute_sources: {local: {type: local, max_parallel_tasks: 2}}\n")
@@ -93,7 +95,8 @@ class Sweep:
 
     def _start(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
-            ours: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            ours: dict[str, Any] = {"env": {**os.environ, "HSM_CRASHPOINT": self.crashpoint}}
+            ours |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             self.launcher = subprocess.Popen(command, cwd=self.folder, start_new_session=True, **(ours | streams))
         self.launchers.append(self.launcher)
         return self.launcher
