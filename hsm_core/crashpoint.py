@@ -25,7 +25,7 @@ POINTS = (
     "processes_ended",
     "reopened",
     "adopted",
-    # the launcher at work; the first of them
+    # tasks are run; the first three are passed with every event
     "event_decided",
     "event_journaled",
     "event_told",

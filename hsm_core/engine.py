@@ -36,13 +36,14 @@ from hsm_core.journal import Journal
 from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
 from hsm_core.owner import Owner
 from hsm_core.records import settle
-from hsm_core.retry import next_memory, retry_delay, shortage_advice
+from hsm_core.retry import last_words, next_memory, retry_delay
 from hsm_core.scribe import Scribe
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.space import Room
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
-from hsm_core.task import Attempt, Cause, Outcome, Task
+from hsm_core.task import Attempt, Cause, Outcome, Task, TaskState
+from hsm_core.unsettled import Unsettled
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,7 @@ class Engine:
         """the current attempt of every active task"""
         self._barred: dict[int, set[str]] = {}
         """sources that rejected a task, by task"""
-        self._left: dict[str, Sequence[Attempt]] = {}
-        """attempts of an earlier launcher, by source, until the source can take them over"""
+        self._unsettled = Unsettled()
         self._ending = Ending(config.grace)
         self._next_look = 0.0
 
@@ -132,7 +132,7 @@ class Engine:
         for name, left in attempts.items():
             self._attempts.update((attempt.task.index, attempt) for attempt in left)
             if name in self._lanes:
-                self._left[name] = left
+                self._unsettled.leave(name, left)
                 continue
             for attempt in left:
                 self.post(settle(self._records, attempt, f"its source {name} is not part of the resumed sweep"))
@@ -226,14 +226,11 @@ class Engine:
             self._lanes[name].submit(batch)
         except Rejected as e:
             outcome = Outcome.failed(Cause.REJECTED, str(e))
+            for attempt in batch:
+                self.post(ev.AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, name, outcome))
         except Unavailable as e:
-            # Not `lost`: no worker went down with it, and it is made up for without end.
-            outcome = Outcome.failed(Cause.CANCELLED, f"not submitted: {e}")
             self.post(ev.SourceDown(name, str(e)))
-        else:
-            return
-        for attempt in batch:
-            self.post(ev.AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, name, outcome))
+            self._unsettled.unanswered(self._lanes[name], batch, str(e))
 
     # --- what happens
 
@@ -282,14 +279,19 @@ class Engine:
             self._signalled(message.signum)
         elif isinstance(message, ev.SourceDown) and message.final:
             self.record(message)
-            self.record(ev.SourceDisabled(message.source, message.reason))
+            self._disable(message.source, message.reason)
         else:
             self.record(message)
+            if isinstance(message, ev.SourceUp):
+                self._ask(self._lanes[message.source])
 
     def _unusable(self, source: str, reason: str) -> None:
         self._lanes.unusable(source)
+        self._disable(source, reason)
+
+    def _disable(self, source: str, reason: str) -> None:
         self.record(ev.SourceDisabled(source, reason))
-        for attempt in self._left.pop(source, ()):
+        for attempt in self._unsettled.take(source):
             self.post(settle(self._records, attempt, f"its source can't be used: {reason}"))
 
     def _ready(self, source: Source) -> None:
@@ -299,11 +301,13 @@ class Engine:
             return
         self._lanes.ready(source.name)
         self.record(ev.SourceStarted(source.name, source.type, source.slots, dict(source.describe())))
-        left = self._left.pop(source.name, ())
-        if left:
-            source.attach(left)
-            if self._ending.why is not None and source.name not in self._ending.leaving:
-                source.cancel(left)
+        self._ask(source)
+
+    def _ask(self, source: Source) -> None:
+        """Settle what only this source knows of, now that it answers."""
+        self._unsettled.ask(source)
+        if self._ending.why is not None:
+            self._cancel(source)
 
     def _finished(self, event: ev.AttemptFinished) -> None:
         if not is_current(self.state, event):
@@ -313,6 +317,7 @@ class Engine:
             return
         left = self._attempts.pop(event.task).task
         task = self._tasks.get(event.task, left)
+        event = self._unsettled.judged(event, self.state.tasks[event.task].state is TaskState.RUNNING)
         outcome, delay = self._decide(task, event)
         crashpoint("outcome_decided")
         self.record(msgspec.structs.replace(event, outcome=outcome, retry_in=delay))
@@ -336,14 +341,8 @@ class Engine:
             return outcome, None if alive and barred >= alive else 0.0
         memory = None if known.attempt is None else known.attempt.memory
         delay = retry_delay(self._config, outcome, known.failures, memory)
-        if outcome.cause is Cause.OOM and delay is None:
-            words = f"{outcome.message}{shortage_advice(self._config, memory)}"
-            outcome = msgspec.structs.replace(outcome, message=words)
-        if outcome.cause is Cause.LOST and delay is None:
-            where = outcome.host or (known.attempt.host if known.attempt else None) or "unknown host"
-            hosts = ", ".join([*known.lost_on, f"{where} ({event.source})"])
-            words = f"{outcome.message}; the task took {self._config.retry.lost} workers down with it, on {hosts}"
-            outcome = msgspec.structs.replace(outcome, message=words)
+        if delay is None and (told := last_words(self._config, outcome, known)):
+            outcome = msgspec.structs.replace(outcome, message=f"{outcome.message}{told}")
         return outcome, delay
 
     # --- the end before the end
@@ -354,10 +353,17 @@ class Engine:
             return
         self.scribe.ending = why
         for source in self._lanes:
-            active = [a for a in self._attempts.values() if a.source == source.name]
-            if active and source.name not in self._left and source.name not in leaving:
-                source.cancel(active)
+            self._cancel(source)
         crashpoint("ended_early")
+
+    def _cancel(self, source: Source) -> None:
+        """End what a source runs that is not left; what it can't be told now it is told when it is up again."""
+        active = [a for a in self._attempts.values() if a.source == source.name]
+        if active and source.name not in self._ending.leaving and self._lanes.in_use(source.name, self.state):
+            try:
+                source.cancel(active)
+            except Unavailable as e:
+                self.record(ev.SourceDown(source.name, str(e)))
 
     def _check_sources(self) -> None:
         """End the sweep when work is left and nothing can ever take it."""

@@ -66,6 +66,10 @@ class Lanes:
         """The names of all that are not taken out, whether ready, down or still starting."""
         return {name for name in self._lanes if name not in state.sources or state.sources[name].disabled is None}
 
+    def in_use(self, name: str, state: SweepState) -> bool:
+        """Whether a source was started and is not taken out."""
+        return name not in self._starting and name in self.alive(state)
+
     def start(self, sweep: SweepContext, post: Callable[[SourceReady | SourceUnusable], None], events: Post) -> None:
         """Start every source in a thread of its own; each posts SourceReady or SourceUnusable."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hsm_core.config import HsmConfig, OomRetry
 from hsm_core.config.rules import growth_factor
 from hsm_core.config.sizes import mebibytes
+from hsm_core.state import TaskRecord
 from hsm_core.task import Cause, Outcome
 
 _LONGEST_DELAY = 3600.0
@@ -52,6 +53,17 @@ def grown(config: HsmConfig, memory: float) -> float:
     policy = _policy(config)
     more = memory if policy.mem is None else memory * growth_factor(policy.mem)
     return more if policy.max is None else max(memory, min(more, mebibytes(policy.max)))
+
+
+def last_words(config: HsmConfig, outcome: Outcome, task: TaskRecord) -> str:
+    """What is to be put behind the message of the last attempt of a task; `task` is as it was before its end."""
+    if outcome.cause is Cause.OOM:
+        return shortage_advice(config, None if task.attempt is None else task.attempt.memory)
+    if outcome.cause is Cause.LOST and task.attempt is not None:
+        where = outcome.host or task.attempt.host or "unknown host"
+        hosts = ", ".join([*task.lost_on, f"{where} ({task.attempt.source})"])
+        return f"; the task took {config.retry.lost} workers down with it, on {hosts}"
+    return ""
 
 
 def shortage_advice(config: HsmConfig, memory: float | None) -> str:

@@ -98,24 +98,28 @@ class Source(ABC):
     def submit(self, attempts: Sequence[Attempt]) -> None:
         """Take a batch; returns at once.
 
-        Raises Rejected or Unavailable when none of the batch was taken; what fails later, or
-        for some of them only, is posted. After Unavailable the source counts as down until it
-        posts SourceUp.
+        Raises Rejected when none of the batch was taken or ever will be. Raises Unavailable when
+        none of it was taken now, or nobody can tell: `attach` is called for the batch then, and
+        the source counts as down until it posts SourceUp. What fails later, or for some of them
+        only, is posted.
         """
 
     @abstractmethod
     def attach(self, attempts: Sequence[Attempt]) -> None:
-        """Take over attempts that an earlier launcher submitted; returns at once.
+        """Take over attempts that an earlier launcher submitted, or that `submit` may have; returns at once.
 
         Each is posted as finished once that is known: with its result record if it left one,
-        with cause `lost` once it is proven that it never will.
+        with cause `lost` once it is proven that it never will; at once if it was never taken.
+        Until then nobody else gets its task. Raises Unavailable when nobody can tell now: then
+        this is called for them again after the next SourceUp.
         """
 
     @abstractmethod
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         """End these with everything they started; returns at once, idempotent.
 
-        Each of them that had not ended is posted as finished with cause `cancelled`.
+        Each of them that had not ended is posted as finished with cause `cancelled`. Raises
+        Unavailable when the source can't be told now: then this is called again after SourceUp.
         """
 
     @abstractmethod

@@ -159,7 +159,7 @@ class SessionRig:
         try:
             session.run([[f"+x={index}"] for index in range(COUNT)], 0)
         except SweepStopped as e:
-            session.close("stopped", str(e))
+            session.close(e)
         else:
             session.close()
         return session.state

@@ -8,6 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from hsm_core.sources.local import marked_processes
 from hsm_core.task import TaskState
 from hsm_core.testing import alive, wait_until

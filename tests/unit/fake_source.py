@@ -81,6 +81,7 @@ class FakeSource(Source):
         self.before_submit: Callable[[Sequence[Attempt]], None] = lambda attempts: None
         self.after_cancel: Callable[[], object] = lambda: None
         self.refusals = deque(refusals)
+        self._refused: set[str] = set()
         self._gate = gate
         self._broken = broken
         self._stubborn = stubborn
@@ -97,6 +98,7 @@ class FakeSource(Source):
         self.before_submit(attempts)
         refusal = self.refusals.popleft() if self.refusals else None
         if refusal is not None:
+            self._refused.update(attempt.id for attempt in attempts)
             raise refusal
         self.submitted.extend(attempts)
         self._take(attempts)
@@ -111,6 +113,9 @@ class FakeSource(Source):
     def attach(self, attempts: Sequence[Attempt]) -> None:
         self.attached.extend(attempts)
         self._take(attempts)
+        for attempt in attempts:
+            if attempt.id in self._refused:
+                self.finish(attempt.task.index, failed(Cause.LOST, "it was never taken"))
 
     def _take(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
