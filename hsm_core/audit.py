@@ -142,6 +142,9 @@ def _of_the_journal(account: Account, owner: OwnerInfo | None) -> Iterable[Findi
         yield Finding("torn", "journal", words, f"{go_on}. The good lines are kept, the rest is put aside.")
     if condition(state, owner) == LAUNCHER_GONE:
         yield Finding("no end", "journal", "its launcher is gone without a last word", go_on)
+    elif owner is not None and not owner.released and owner.alive is False:
+        words = "its launcher was killed while it closed the sweep: reports may be missing"
+        yield Finding("not closed", "journal", words, f"hsm complete {state.id} closes it.")
     if owner is not None and not owner.released and owner.alive is None:
         who = f"pid {owner.pid} on {owner.host}" if owner.host else "a launcher that was just starting"
         advice = "Look there for it; what is found here may be its work. If it is gone: hsm complete --takeover"

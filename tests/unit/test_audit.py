@@ -100,6 +100,15 @@ def test_a_launcher_that_is_gone_leaves_work(story: Story) -> None:
     assert "it left a result, which the journal does not tell" in text
 
 
+def test_a_launcher_that_was_killed_while_it_closed_the_sweep_left_that_to_do(whole: Story) -> None:
+    path = whole.directory / ".hsm" / "owner_0001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "released": False, "pid": 2**22 + 1}))
+    assert findings() == [("not closed", "journal")]
+    text = run().stdout
+    assert "reports may be missing" in text
+    assert "hsm complete sweep_20260115_143022" in text
+
+
 def _lose_output(story: Story) -> None:
     (story.directory / "2").rmdir()
 
@@ -212,7 +221,7 @@ def test_complete_does_what_a_launcher_was_killed_before_at_its_end(whole: Story
     _half_a_report(whole)
     with open(whole.directory / ".hsm" / "journal.jsonl", "a") as journal:
         journal.write('{"seq":')
-    assert len(findings()) == 3
+    assert len(findings()) == 4
     done = CliRunner().invoke(hsm, ["complete", "latest"])
     assert (done.exit_code, "has nothing left to run" in done.stdout) == (0, True), done.output
     assert findings() == []
