@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Set
 
 from hsm_core.exceptions import SweepInterrupted, SweepStopped
+from hsm_core.sources.base import Source
 from hsm_core.task import Attempt
 
 CLEARANCE = 5.0
@@ -46,3 +47,11 @@ class Ending:
         if self.why is None:
             return False
         return time.monotonic() >= self._deadline or all(a.source in self.leaving for a in attempts)
+
+
+def to_leave(sources: Iterable[Source], why: SweepInterrupted) -> tuple[Set[str], str]:
+    """The names of the sources whose tasks an interrupt leaves running, and words on that for people."""
+    leaving = {source.name for source in sources if why.leave and source.outlives_launcher}
+    if leaving:
+        return leaving, f" but those on {', '.join(sorted(leaving))}"
+    return leaving, " (no source of this sweep runs them without the launcher)" if why.leave else ""

@@ -12,7 +12,6 @@ import queue
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,14 +22,8 @@ from hsm_core.backlog import Backlog
 from hsm_core.config import HsmConfig
 from hsm_core.control import Spool
 from hsm_core.crashpoint import crashpoint
-from hsm_core.ending import Ending
-from hsm_core.exceptions import (
-    NoSourceLeft,
-    Rejected,
-    SweepInterrupted,
-    SweepStopped,
-    Unavailable,
-)
+from hsm_core.ending import Ending, to_leave
+from hsm_core.exceptions import NoSourceLeft, Rejected, SweepInterrupted, SweepStopped, Unavailable
 from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal
 from hsm_core.lanes import Lanes, SourceReady, SourceUnusable
@@ -38,6 +31,7 @@ from hsm_core.owner import Owner
 from hsm_core.records import settle
 from hsm_core.retry import last_words, next_memory, retry_delay
 from hsm_core.scribe import Scribe
+from hsm_core.signals import Signal
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.space import Room
 from hsm_core.state import SweepState, apply, is_current
@@ -49,13 +43,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 0.5
 """seconds between looks at the control spool"""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Posted for SIGINT and SIGTERM: each ends the sweep in order, the second one at once."""
-
-    signum: int
 
 
 Message = ev.SourceEvent | SourceReady | SourceUnusable | Signal
@@ -378,13 +365,10 @@ class Engine:
         if self._ending.why is not None:
             self._ending.hurry()
             return
-        detach = self._config.on_interrupt == "detach"
-        leaving = {source.name for source in self._lanes if detach and source.outlives_launcher}
-        but = f" but those on {', '.join(sorted(leaving))}" if leaving else ""
-        if detach and not leaving:
-            but = " (no source of this sweep runs them without the launcher)"
-        log.warning("%s: ending the running tasks%s; once more ends at once", signal.Signals(signum).name, but)
-        self._end(self._interrupt(signum), leaving)
+        why = self._interrupt(signum)
+        leaving, words = to_leave(self._lanes, why)
+        log.warning("%s: ending the running tasks%s; once more ends at once", signal.Signals(signum).name, words)
+        self._end(why, leaving)
 
     def _interrupt(self, signum: int) -> SweepInterrupted:
         return SweepInterrupted.by(signum, leave=self._config.on_interrupt == "detach")

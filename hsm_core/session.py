@@ -24,7 +24,7 @@ from hsm_core.control import Spool
 from hsm_core.crashpoint import crashpoint
 from hsm_core.debris import remove_half_written
 from hsm_core.ending import CLEARANCE
-from hsm_core.engine import Engine, Signal
+from hsm_core.engine import Engine
 from hsm_core.exceptions import Superseded, SweepInterrupted, SweepStopped
 from hsm_core.fail_fast import FailureLimit
 from hsm_core.journal import Journal
@@ -39,7 +39,7 @@ from hsm_core.owner import Owner
 from hsm_core.points import Points
 from hsm_core.results import ReturnContext, TaskReturn
 from hsm_core.resume import plan_words
-from hsm_core.signals import Signals
+from hsm_core.signals import Signal, Signals
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import end_processes
 from hsm_core.state import SweepState

@@ -8,10 +8,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 """each asks for the end of the sweep"""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Posted to the engine for one of them: the first ends the sweep in order, the second at once."""
+
+    signum: int
+
 
 Listener = Callable[[int], None]
 """Is given a signal's number inside the signal's handler: it may hand that on or raise, and do nothing else."""

@@ -33,11 +33,11 @@ from hsm_core.debris import finish_closing
 from hsm_core.exceptions import SweepStopped
 from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
+from hsm_core.opening import open_session
 from hsm_core.owner import current
 from hsm_core.records import settle
-from hsm_core.remote.supervisor import write_record
+from hsm_core.remote.record import put
 from hsm_core.resume import left_to_run
-from hsm_core.session import open_session
 from hsm_core.sources.base import Post, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.strategies import load_strategy
@@ -97,7 +97,7 @@ def end(directory: Path, attempt: Attempt) -> None:
         (folder / "result.txt").write_text(attempt.id)
     record = {"format": 1, "task": attempt.task.index, "attempt": attempt.number, "epoch": attempt.epoch}
     told = {"status": outcome.status.value, "cause": outcome.cause and outcome.cause.value, "message": outcome.message}
-    write_record(str(directory / f".hsm/results/{attempt.id}.json"), {**record, **told, "output_dir": str(folder)})
+    put(str(directory / f".hsm/results/{attempt.id}.json"), {**record, **told, "output_dir": str(folder)})
 
 
 def run_forked(action: Callable[[], object], said: Path) -> int:

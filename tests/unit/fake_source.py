@@ -13,12 +13,12 @@ from hsm_core import events as ev
 from hsm_core.audience import Listener
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.control import Command, Spool
-from hsm_core.engine import Engine, Signal
+from hsm_core.engine import Engine
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lane, Lanes
 from hsm_core.owner import Owner
-from hsm_core.signals import Signals
+from hsm_core.signals import Signal, Signals
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.strategies import Strategy, load_strategy
