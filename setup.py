@@ -49,7 +49,7 @@ setup(
         "tblib>=3.0",
         "PyYAML>=6.0",
         "jinja2>=3.1",
-        "msgspec>=0.19",
+        "msgspec>=0.21",
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],
