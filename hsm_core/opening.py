@@ -84,9 +84,9 @@ def open_session(
                 version = versions.later(hsm, owner.epoch, state, changed, *frozen)
             crashpoint("frozen")
             journal = Journal.open(path, past)
-            crashpoint("journal_opened")
             command = tuple(entries.command_line())
             first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), command, os.getcwd())
+        crashpoint("journal_opened")
         sweep = SweepContext(
             id=first.id if isinstance(first, ev.SweepStarted) else state.id,
             directory=directory,
