@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py [--tasks 10000] [--events 1000000] [--slots 1,4,64] [--folder FOLDER]
 
-The sweep is a real session: journal, owner, control spool, listeners and reports are those of every
-launcher, only the tasks are missing. Its files go to a temporary folder in FOLDER, which should be on
+Engine, journal, owner, control spool, listeners and reports are those of every launcher, only the
+tasks are missing. Its files go to a temporary folder in FOLDER, which should be on
 the disk that sweeps are on (/tmp may be memory). Times are of the wall clock.
 """
 
@@ -22,15 +22,20 @@ from typing import Any
 
 from hsm_core import events as ev
 from hsm_core.config import HsmConfig, SourceConfig
-from hsm_core.fail_fast import FailureLimit
+from hsm_core.control import Spool
+from hsm_core.engine import Engine
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lane, Lanes
+from hsm_core.listeners.error_files import ErrorFiles
+from hsm_core.listeners.logs import LogTree
+from hsm_core.listeners.progress import Progress
+from hsm_core.listeners.results_table import ResultsTable
 from hsm_core.owner import Owner
-from hsm_core.session import Session
+from hsm_core.reports import write_reports
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.strategies import RoundRobin
-from hsm_core.task import Attempt, Outcome, TaskState
+from hsm_core.task import Attempt, Outcome, Task, TaskState, task_key
 
 STARTED = ev.SweepStarted(
     id="sweep_20260115_143022",
@@ -84,20 +89,25 @@ def life(task: int, attempt: int, epoch: int, source: str) -> tuple[ev.AttemptSt
 
 
 def sweep(directory: Path, tasks: int, slots: int) -> tuple[float, float]:
-    """Seconds of running the tasks, and of closing the session."""
+    """Seconds of running the tasks, and of closing the sweep."""
     hsm = directory / ".hsm"
     (hsm / "results").mkdir(parents=True)
     config, owner = HsmConfig(), Owner.acquire(hsm)
     lanes = Lanes({"local": Lane(AtOnce("local", SourceConfig("local"), slots), 1.0, 50)}, RoundRobin())
-    returns: Any = None  # only looked at when somebody asks for a return value
     journal = Journal.create(hsm / "journal.jsonl")
-    session = Session(config, directory, journal, owner, SweepState(), lanes, returns, FailureLimit(None))
-    session.start(STARTED, SweepContext(STARTED.id, directory, owner.epoch, hsm, config, 1))
-    jobs = [[f"lr=0.{number}", "model=small"] for number in range(tasks)]
+    listeners = ResultsTable(directory), ErrorFiles(directory), LogTree(directory, config.logging), Progress(directory)
+    engine = Engine(config, SweepState(), journal, owner, lanes, Spool(hsm), hsm / "results", listeners)
+    engine.record(STARTED)
+    engine.start(SweepContext(STARTED.id, directory, owner.epoch, hsm, config, 1))
+    jobs = [(f"lr=0.{number}", "model=small") for number in range(tasks)]
     began = time.perf_counter()
-    session.run(jobs, 0)
+    engine.run(Task(index, overrides, task_key(overrides)) for index, overrides in enumerate(jobs))
     ran = time.perf_counter()
-    session.close()
+    engine.record(ev.SweepFinished("finished"))
+    journal.close()
+    for listener in listeners:
+        listener.close()
+    write_reports(directory)
     return ran - began, time.perf_counter() - ran
 
 
@@ -136,7 +146,7 @@ def main() -> None:
             with contextlib.redirect_stderr(io.StringIO()):
                 ran, closed = sweep(folder / f"sweep_{slots}", options.tasks, slots)
             rows.append((f"tasks, {slots} slots", options.tasks, ran))
-            rows.append(("  closing the session", options.tasks, closed))
+            rows.append(("  closing the sweep", options.tasks, closed))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         events = history(options.events // 4)
         rows.append(("events appended", len(events), append(folder / "unsynced", events, 0)))
