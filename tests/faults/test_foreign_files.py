@@ -100,6 +100,7 @@ def test_something_put_where_the_sweep_will_be(sweep: Sweep, link: bool) -> None
     else:
         place.write_text("")
     assert sweep.launch("+x=1").wait(60) == 1
+    place.unlink()
     assert f"{place} is no directory: it was not made by hsm" in sweep.said()
     assert list(elsewhere.iterdir()) == []
 
