@@ -158,7 +158,7 @@ def test_a_secret_that_is_gone_from_the_sweep_file(secretive: Sweep) -> None:
     launcher.wait()
     path = secretive.folder / "sweep.yaml"
     path.write_text(path.read_text().replace("OF_SWEEP_FILE", "RENAMED"))
-    assert secretive.complete().wait(60) == 1
+    assert secretive.complete().wait(60) == 2
     where = "sweep.yaml: hsm.compute_sources.server.1-b.env.set.OF_SWEEP_FILE"
     assert f"{where}: is gone since the sweep began; put it back" in secretive.said()
     assert "Traceback" not in secretive.said()
