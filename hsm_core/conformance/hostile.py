@@ -111,6 +111,7 @@ class HostileTasks:
         assert finished.outcome.cause is Cause.ERROR
         expected = "File name too long" if len(subdir) > 255 else "see hydra.sweep.subdir"
         assert expected in finished.outcome.message
+        assert ("Traceback" in bench.record(finished)["error"]["traceback"]) == (len(subdir) > 255)
         assert sorted(bench.directory.iterdir()) == before
         assert list(outside.iterdir()) == []
         assert not (bench.directory.parent / "out").exists()

@@ -117,6 +117,8 @@ def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) 
             "message": f"the task ended its process with exit code {code} (sys.exit)",
             "error": describe.error(e),
         }
+    except place.OutputDirectoryError as e:
+        report = {"status": "failed", **describe.failure(e), "error": describe.text(e)}
     except BaseException as e:
         report = {"status": "failed", **describe.failure(e)}
     send(reports, "report", report)
