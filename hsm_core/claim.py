@@ -13,6 +13,7 @@ from hsm_core.journal import replay, started
 from hsm_core.owner import Owner
 from hsm_core.ownership import refuse_foreign_sweep, refuse_open_directory
 from hsm_core.sources.local import end_processes
+from hsm_core.space import check_room, why_unwritable
 
 
 def claim(directory: Path, config: HsmConfig) -> tuple[Owner, bool]:
@@ -27,6 +28,7 @@ def claim(directory: Path, config: HsmConfig) -> tuple[Owner, bool]:
     hsm = directory / ".hsm"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        check_room(directory)
         refuse_open_directory(directory)
         try:
             hsm.mkdir(mode=0o700)
@@ -38,7 +40,9 @@ def claim(directory: Path, config: HsmConfig) -> tuple[Owner, bool]:
     except OSError as e:
         with contextlib.suppress(OSError):
             hsm.rmdir()
-        raise SweepError(f"the sweep directory {directory} can't be made or written: {e.strerror}") from e
+        raise SweepError(
+            f"the sweep directory {directory} can't be made or written: {why_unwritable(e, directory)}"
+        ) from e
     crashpoint("owned")
     try:
         if not resumed:

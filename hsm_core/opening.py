@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import socket
@@ -33,7 +32,7 @@ from hsm_core.session import Session
 from hsm_core.signals import Signals
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.local import cores
-from hsm_core.space import NO_SPACE, is_low, room_words
+from hsm_core.space import why_unwritable
 from hsm_core.state import SweepState
 from hsm_core.versions import Version
 
@@ -61,8 +60,6 @@ def open_session(
     session: Session | None = None
     first: ev.SweepStarted | ev.SweepResumed | None = None
     try:
-        if is_low(directory):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
         signals = Signals(partial(let_go_of_terminal, log_path(hsm, owner.epoch)))
         signals.take()
         for name in ("results", "control", "agents"):
@@ -124,10 +121,8 @@ def _own_settings(config: HsmConfig) -> list[Path]:
 
 
 def _unopened(directory: Path, error: OSError | Unwritable) -> str:
-    words = f"The sweep in {directory} can't be opened, and nothing was run. {error}"
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        words = f"{words}; {room_words(directory)}. Make room, or name another hydra.sweep.dir"
-    return words
+    why = why_unwritable(error, directory) if isinstance(error, OSError) else str(error)
+    return f"The sweep in {directory} can't be opened, and nothing was run: {why}"
 
 
 def check_config(

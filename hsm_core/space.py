@@ -30,6 +30,21 @@ def room_words(path: Path) -> str:
     return f"{size(free)} of {size(whole)} are free on {printable(str(_mount_point(path)))}{files}"
 
 
+def why_unwritable(error: OSError, path: Path) -> str:
+    """What went wrong there; of a full disk with how it stands, and what to do."""
+    words = f"{error.strerror}: {error.filename}" if error.filename else error.strerror or str(error)
+    if error.errno not in NO_SPACE:
+        return words
+    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    return f"{words}; {room_words(place)}. Make room, or name another hydra.sweep.dir"
+
+
+def check_room(path: Path) -> None:
+    """Raise OSError where the disk is as good as full."""
+    if is_low(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def is_low(path: Path) -> bool:
     """Whether the disk that `path` is on is as good as full."""
     disk = os.statvfs(path)

@@ -193,7 +193,7 @@ def test_a_sweep_that_was_killed_while_the_disk_was_full_is_completed(small: Swe
     small.kill()
     small.wait_for_peace()
     assert small.complete().wait(60) == 1
-    assert "can't be opened, and nothing was run. [Errno 28] No space left on device" in small.said()
+    assert f"can't be made or written: No space left on device: {small.directory}; " in small.said()
     disk.empty()
     small.open_gate()
     assert small.complete().wait(60) == 0, small.said()
@@ -204,7 +204,7 @@ def test_a_sweep_that_was_killed_while_the_disk_was_full_is_completed(small: Swe
 def test_a_disk_that_is_full_at_the_start(small: Sweep, disk: Disk) -> None:
     disk.fill(32 << 10)
     assert small.launch(POINTS).wait(60) == 1
-    assert "can't be opened, and nothing was run. [Errno 28] No space left on device" in small.said()
+    assert f"can't be made or written: No space left on device: {small.directory}; " in small.said()
     assert f"KiB of 4.0 MiB are free on {disk.folder}" in small.said()
     assert "Traceback" not in small.said()
     nothing_was_begun(small)
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_at_the_start(small: Sweep, disk: Disk) -> None:
 
 def test_a_sweep_for_which_its_first_files_are_too_large(sweep: Sweep) -> None:
     assert sweep.launch(POINTS, before=largest_file(6000)).wait(60) == 1
-    assert "can't be opened, and nothing was run. [Errno 27] File too large" in sweep.said()
+    assert "can't be opened, and nothing was run: File too large" in sweep.said()
     assert "Traceback" not in sweep.said()
     nothing_was_begun(sweep)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hsm_core.task import TaskState
 from hsm_core.testing import alive, wait_until
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ ConfigStore.instance().store(group="hydra/sweeper", name="hold", node=node)
 """
 
 
-def kept(sweep: Sweep) -> dict[str, bytes]:
-    """What a launcher writes of a sweep, but for the owners' own files."""
+def kept(sweep: Sweep, *parts: str) -> dict[str, bytes]:
+    """What a launcher writes of a sweep, or in these folders of it, but for the owners' own files."""
     found = {}
-    for part in (".hsm", "reports", "logs", "errors"):
+    for part in parts or (".hsm", "reports", "logs", "errors"):
         for path in (sweep.directory / part).rglob("*"):
             if path.is_file() and not path.name.startswith("owner_"):
                 found[str(path.relative_to(sweep.directory))] = path.read_bytes()
@@ -79,12 +80,13 @@ def elsewhere() -> list[str]:
 def test_the_second_is_refused(sweep: Sweep, door: str) -> None:
     first = sweep.launch(POINTS, "+gated=0")
     begun(sweep, 0, 1)
-    before = kept(sweep)
+    wait_until(lambda: sweep.state().counts[TaskState.RUNNING] == 2, "both starts in the journal")
+    before = kept(sweep, ".hsm")
     second = sweep.complete() if door == "complete" else sweep.launch(POINTS, "hydra.launcher.resume=true")
     assert second.wait(60) == 1
     assert f"pid {first.pid} on {socket.gethostname()}" in sweep.said()
     assert re.search(r"since 20\d\d-.*\d\.\ds( ago)?\)", sweep.said())
-    assert kept(sweep) == before
+    assert kept(sweep, ".hsm") == before
     assert epochs(sweep) == ["owner_0001.json"]
     sweep.open_gate()
     assert first.wait(60) == 0, sweep.said()
@@ -153,11 +155,12 @@ def test_an_owner_that_was_succeeded_before_its_end_leaves_the_sweep_alone(sweep
     second = sweep.complete("--takeover", "--retry-failed")
     begun(sweep, 5, times=2)
     (sweep.directory / ".hsm" / "results" / "of_the_second.json.tmp").touch()
-    before = kept(sweep)
+    wait_until(lambda: sweep.state().counts[TaskState.RUNNING] == 1, "its start in the journal")
+    before = kept(sweep, ".hsm", "reports")
     (sweep.folder / "go").touch()
     first.wait(60)
     assert "Another launcher took over the sweep" in sweep.said()
-    assert kept(sweep) == before
+    assert kept(sweep, ".hsm", "reports") == before
     sweep.open_gate()
     assert second.wait(60) == 0, sweep.said()
     assert sweep.state().status == "finished"
