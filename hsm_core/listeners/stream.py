@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hsm_core import events as ev
-from hsm_core.remote.output import STREAMS
+from hsm_core.remote.output import STREAMS, TAIL
 from hsm_core.state import SweepState
 from hsm_core.task import task_name
 from hsm_core.text import printable, size
@@ -58,8 +58,9 @@ class _Follower:
     def _catch_up(self, end: int) -> list[str]:
         """Pass over what is too much to show, or was cut off; says so in a line."""
         if end < self.offset:
-            self.offset = end
-            return [f"(the file was cut short; it goes on: {printable(str(self.path))})"]
+            # The latest lines may have come and been kept since the last look: rather twice than never.
+            self.offset = max(0, end - TAIL)
+            return [f"(cut short, the latest of it follows; all that is kept: {printable(str(self.path))})"]
         behind = end - self.offset
         if behind <= _BEHIND:
             return []
