@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from hsm_core.remote import leases
 
 pytest.register_assert_rewrite("hsm_core.testing", "hsm_core.conformance")
+
+# Shells start what they put in the background with SIGINT ignored; what tests start must be able to hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
