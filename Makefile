@@ -1,6 +1,7 @@
 # make demo    runs the example's sweep on this machine
 # make test    runs the tests
 # make lint    runs ruff and mypy
+# make bench   measures hsm beside Hydra's other launchers, and its engine alone
 # make clean   removes the environment and what the tools left
 #
 # Each makes the environment it needs in .venv. Another Python: make demo PYTHON=python3.12
@@ -13,7 +14,7 @@ METADATA := setup.py pyproject.toml hsm_core/__init__.py
 # Programs that the tests call, each with the Debian package it is in.
 TEST_PROGRAMS := git:git faketime:faketime
 
-.PHONY: demo test lint clean environment programs
+.PHONY: demo test lint bench clean environment programs
 
 demo: $(VENV)/installed-demo
 	@cd example_app && ../$(VENV)/bin/hsm run --config sweep.yaml
@@ -27,6 +28,12 @@ test: programs $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/installed-bench
+	@$(VENV)/bin/python benchmarks/local.py --tasks 100
+	@$(VENV)/bin/python benchmarks/local.py --tasks 1000 --rounds 1 --way joblib --way "hsm, reuse"
+	@$(VENV)/bin/python benchmarks/local.py --tasks 100 --imports 1 --way joblib --way "hsm, reuse"
+	@$(VENV)/bin/python benchmarks/engine.py
 
 clean:
 	rm -rf $(VENV) build dist hydra_hsm.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -48,7 +55,8 @@ $(VENV)/made:
 
 $(VENV)/installed-demo: EXTRAS := example
 $(VENV)/installed-test: EXTRAS := example,optuna,test
-$(VENV)/installed-demo $(VENV)/installed-test: $(VENV)/made $(METADATA)
+$(VENV)/installed-bench: EXTRAS := bench
+$(VENV)/installed-demo $(VENV)/installed-test $(VENV)/installed-bench: $(VENV)/made $(METADATA)
 	@echo "Installing hsm and what it needs ($(EXTRAS))"
 	@$(PIP_INSTALL) --editable '.[$(EXTRAS)]' || { \
 	  echo "hsm: pip could not install what is needed; its message is above. Is a package index within reach?" >&2; exit 1; }

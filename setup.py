@@ -53,6 +53,8 @@ setup(
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],
+        # WHY <1.4: pip takes a pre-release of Hydra by itself for these two, which they were not made for.
+        "bench": ["hydra-joblib-launcher>=1.2", "hydra-submitit-launcher>=1.2", "hydra-core<1.4"],
         # WHY <1.4: hydra-optuna-sweeper 1.3.0 accepts Hydra 1.4 pre-releases, but fails on them.
         # WHY sqlalchemy<2: the sweeper keeps Optuna below 3, whose storages can't be used with SQLAlchemy 2.
         "optuna": ["hydra-optuna-sweeper>=1.2", "hydra-core<1.4", "sqlalchemy<2"],
