@@ -44,7 +44,8 @@ setup(
         "rich>=13.0",
         "click>=8.1",
         "rich-click>=1.7",
-        "cloudpickle>=2.2",
+        # WHY <3.1.3: it names the file of every function sent by value <dynamic-code>; tracebacks lose their places.
+        "cloudpickle>=2.2,<3.1.3",
         "psutil>=5.9",
         "tblib>=3.0",
         "PyYAML>=6.0",
