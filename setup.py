@@ -74,14 +74,6 @@ setup(
     },
     entry_points={
         "console_scripts": ["hsm = hsm_core.cli:main", "hsm-monitor = hsm_core.cli:monitor_main"],
-        "hsm.sources": ["local = hsm_core.sources.local:LocalSource"],
-        "hsm.strategies": [
-            "round_robin = hsm_core.strategies:RoundRobin",
-            "least_loaded = hsm_core.strategies:LeastLoaded",
-            "random = hsm_core.strategies:RandomChoice",
-            "weighted = hsm_core.strategies:Weighted",
-            "priority = hsm_core.strategies:Priority",
-        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

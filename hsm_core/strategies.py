@@ -12,17 +12,19 @@ import inspect
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hsm_core.exceptions import ConfigError
 from hsm_core.suggest import did_you_mean
 from hsm_core.task import Task
 from hsm_core.text import printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _GROUP = "hsm.strategies"
 _FORMS = "a user's own is file.py:Class, package.module:Class or package.module.Class"
@@ -169,15 +171,26 @@ def choose(strategy: Strategy, task: Task, available: Sequence[SourceView]) -> S
     raise StrategyFault(f"{who} answered {what} for {task.name}; it must return one of available_sources")
 
 
+OURS: Mapping[str, type] = {
+    "round_robin": RoundRobin,
+    "least_loaded": LeastLoaded,
+    "random": RandomChoice,
+    "weighted": Weighted,
+    "priority": Priority,
+}
+
+
 def load_strategy(spec: str, *, seed: int | None, base: Path) -> Strategy:
-    """A new strategy of this name: `path/file.py:Class`, `package.module:Class`, an entry point of
-    the group `hsm.strategies` (hsm's own among them) or `package.module.Class`; looked for in this order.
+    """A new strategy of this name: one of `OURS`, `path/file.py:Class`, `package.module:Class`, an entry point of
+    the group `hsm.strategies` or `package.module.Class`; looked for in this order.
 
     `seed` goes to a class that takes an argument of this name. `base` is the folder that relative files
     are meant from, and where modules are found that Python does not find otherwise. Raises ConfigError
     when there is nothing of that name, when it can't be imported or made, or when it has no method
     `select_source`.
     """
+    if spec in OURS:
+        return _made(spec, OURS[spec], seed)
     where, _, name = spec.rpartition(":")
     if spec.endswith(".py"):
         raise _wrong(spec, f"names no class; write {printable(spec)}:Class")
@@ -185,13 +198,15 @@ def load_strategy(spec: str, *, seed: int | None, base: Path) -> Strategy:
         return _made(spec, _member(spec, _module_of_file(spec, base / Path(where).expanduser()), name), seed)
     if where:
         return _made(spec, _member(spec, _module(spec, where, base), name), seed)
-    ours = {entry.name: entry for entry in entry_points(group=_GROUP)}
-    if spec in ours:
-        return _made(spec, _of_entry_point(spec, ours[spec]), seed)
+    from importlib.metadata import entry_points  # takes long to import
+
+    others = {entry.name: entry for entry in entry_points(group=_GROUP)}
+    if spec in others:
+        return _made(spec, _of_entry_point(spec, others[spec]), seed)
     where, _, name = spec.rpartition(".")
     if where:
         return _made(spec, _member(spec, _module(spec, where, base), name), seed)
-    known = sorted(ours)
+    known = sorted({*OURS, *others})
     raise _wrong(spec, f"there is no such strategy{did_you_mean(spec, known)}; there are {', '.join(known)}; {_FORMS}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from hsm_core.config import (
@@ -57,6 +56,8 @@ def bad_source_name(name: Any) -> str | None:
 
 def source_types() -> list[str]:
     """The types a source can have: our own, groups, and those of installed packages."""
+    from importlib.metadata import entry_points  # takes long to import
+
     others = {e.name for e in entry_points(group="hsm.sources")} - {*SOURCE_KINDS, GROUP}
     return [*SOURCE_KINDS, GROUP, *sorted(others)]
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import importlib
 
 from hsm_core.exceptions import SelectionError
 from hsm_core.selection import Selected
 from hsm_core.sources.base import Source
 
+_OURS = {"local": ("hsm_core.sources.local", "LocalSource")}
+"""our own types: module and class of each"""
+
 
 def load_source(selected: Selected, gpus_per_task: float | None) -> Source:
     """The source that a selection names, not started yet.
 
-    Its class comes from the entry-point group `hsm.sources`. Raises SelectionError where no
-    installed package brings the type.
+    Its class is one of ours or comes from the entry-point group `hsm.sources`. Raises SelectionError
+    where no installed package brings the type.
     """
-    kind = selected.config.type
-    found = {entry.name: entry for entry in entry_points(group="hsm.sources")}
-    if kind not in found:
-        have = ", ".join(sorted(found))
-        raise SelectionError(f"{selected.name}: sources of type {kind} are not in this version of hsm; it has: {have}")
-    cls: type[Source] = found[kind].load()
+    cls = _class_of(selected)
     slots = selected.limit or selected.config.max_parallel_tasks or cls.default_slots(selected.config, gpus_per_task)
     return cls(selected.name, selected.config, slots)
+
+
+def _class_of(selected: Selected) -> type[Source]:
+    kind = selected.config.type
+    cls: type[Source]
+    if kind in _OURS:
+        module, name = _OURS[kind]
+        cls = getattr(importlib.import_module(module), name)
+        return cls
+    # Looking through the installed packages takes long, the first time for the import alone.
+    from importlib.metadata import entry_points
+
+    found = {entry.name: entry for entry in entry_points(group="hsm.sources")}
+    if kind not in found:
+        have = ", ".join(sorted({*found, *_OURS}))
+        raise SelectionError(f"{selected.name}: sources of type {kind} are not in this version of hsm; it has: {have}")
+    cls = found[kind].load()
+    return cls
