@@ -1,4 +1,4 @@
-"""What stands behind `HsmLauncher.launch`: check the configuration, then hand over to a session."""
+"""What stands behind `HsmLauncher.launch`: look at what is there, then hand over to a session."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.utils import configure_log, setup_globals
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hsm_core import entry, selection
 from hsm_core.claim import holds_sweep, to_be_resumed
 from hsm_core.config import HsmConfig
-from hsm_core.config import load as config_load
 from hsm_core.exceptions import ConfigError, SweepError, SweepStopped
 from hsm_core.journal import replay
-from hsm_core.lanes import Lane, Lanes
+from hsm_core.lanes import Lanes
+from hsm_core.multirun import Multirun
 from hsm_core.opening import check_config, open_session
 from hsm_core.ownership import refuse_foreign_sweep
 from hsm_core.plan import make_plan, show_plan
 from hsm_core.remote.place import problem
 from hsm_core.session import Session
-from hsm_core.sources import load_source
 from hsm_core.state import SweepState
-from hsm_core.strategies import load_strategy
-from hsm_core.sweepers import points_are_fixed, sweeper_name
 from hsm_core.text import printable, printable_lines
 
 log = logging.getLogger(__name__)
@@ -36,9 +31,7 @@ log = logging.getLogger(__name__)
 def open_sweep(
     config: HsmConfig,
     lanes: Lanes,
-    hydra_config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
+    multirun: Multirun,
     jobs: Sequence[Sequence[str]],
 ) -> Session:
     """Open the sweep that a checked configuration describes; `jobs` are its first ones.
@@ -47,41 +40,29 @@ def open_sweep(
     Raises HsmError.
     """
     setup_globals()
-    configure_log(hydra_config.hydra.hydra_logging, hydra_config.hydra.verbose)
-    check_subdir(hydra_config, jobs)
-    session = open_session(config, lanes, hydra_config, context, function)
+    hydra = multirun.config.hydra
+    configure_log(hydra.hydra_logging, hydra.verbose)
+    check_subdir(multirun.config, jobs)
+    session = open_session(config, lanes, multirun, jobs[0] if jobs else ())
     names = ", ".join(f"{source.name} ({source.slots})" for source in lanes)
     log.info("%s in %s, on %s", session.id, session.directory, names)
     return session
 
 
-def check_existing(config: HsmConfig, hydra_config: DictConfig, context: HydraContext) -> SweepState | None:
+def check_existing(config: HsmConfig, multirun: Multirun) -> SweepState | None:
     """The sweep that `open_sweep` would resume, None for a new one; what it would refuse is refused here already.
 
     Raises SweepExists, SweepChanged, JournalError, or SweepError where somebody else made it.
     """
-    directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
+    directory = Path(str(multirun.config.hydra.sweep.dir)).absolute()
     if not os.path.lexists(directory / ".hsm"):
         return None
     refuse_foreign_sweep(directory)
     if not holds_sweep(directory) or not to_be_resumed(directory, config):
         return None
     state = replay(directory / ".hsm" / "journal.jsonl").state
-    check_config(state, directory, config, hydra_config, context)
+    check_config(state, directory, config, multirun)
     return state
-
-
-def read_config(settings: Any, hydra_config: DictConfig, function: TaskFunction) -> HsmConfig:
-    """The configuration of hsm from hsm_config.yaml and `settings`, the resolved `hydra.launcher` node.
-
-    Raises ConfigError.
-    """
-    config = config_load.load(settings, cwd=Path.cwd(), app_dir=entry.app_dir(entry.find_entry(function)))
-    if config.tasks is not None and not points_are_fixed(hydra_config):
-        name = sweeper_name(hydra_config)
-        words = f"hydra.launcher.tasks: {name} chooses its points itself and needs the results of all of them"
-        raise ConfigError([words])
-    return config
 
 
 def check_subdir(hydra_config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
@@ -101,19 +82,6 @@ def check_subdir(hydra_config: DictConfig, jobs: Sequence[Sequence[str]]) -> Non
         raise ConfigError([printable(f"hydra.sweep.subdir={subdir}: {words}")])
 
 
-def choose_sources(config: HsmConfig) -> Lanes:
-    """The sources of the sweep, not started yet, and the strategy that deals tasks to them."""
-    chosen = selection.select(config.sources, config.compute_sources)
-    default = "priority" if selection.priorities_given(chosen) else "round_robin"
-    strategy = load_strategy(config.strategy or default, seed=config.seed, base=Path.cwd())
-    lanes = {}
-    for selected in chosen:
-        source = load_source(selected, config.gpus_per_task)
-        weight = selected.config.weight
-        lanes[selected.name] = Lane(source, float(source.slots) if weight is None else weight, selected.rank)
-    return Lanes(lanes, strategy)
-
-
 def stopped(session: Session, why: SweepStopped) -> NoReturn:
     """Close a sweep that ended before its tasks, say how to go on, and end the process with its exit code."""
     session.close(why)
@@ -125,17 +93,16 @@ def stopped(session: Session, why: SweepStopped) -> NoReturn:
 def plan_only(
     config: HsmConfig,
     lanes: Lanes,
-    hydra_config: DictConfig,
-    context: HydraContext,
+    multirun: Multirun,
     job_overrides: Sequence[Sequence[str]],
     first_index: int,
 ) -> NoReturn:
     """Show what would be run, run nothing and end the process: exit code 1 if there are errors."""
     resumed, refused = None, []
     try:
-        resumed = check_existing(config, hydra_config, context)
+        resumed = check_existing(config, multirun)
     except SweepError as e:
         refused.append(str(e))
-    plan = make_plan(lanes, hydra_config, context, job_overrides, first_index, resumed)
+    plan = make_plan(lanes, multirun, job_overrides, first_index, resumed)
     plan["errors"] += refused
     raise SystemExit(show_plan(plan))

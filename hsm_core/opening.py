@@ -7,13 +7,12 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import hydra
 from hydra.core.utils import JobRuntime
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 import hsm_core
 from hsm_core import entry as entries
@@ -26,12 +25,12 @@ from hsm_core.exceptions import SweepError, Unwritable
 from hsm_core.journal import Journal, replay
 from hsm_core.lanes import Lanes
 from hsm_core.launcher_log import let_go_of_terminal, log_path
-from hsm_core.remote.compose import Composer
+from hsm_core.multirun import Multirun
+from hsm_core.preparation import threads_per_task
 from hsm_core.results import ReturnContext
 from hsm_core.session import Session
 from hsm_core.signals import Signals
 from hsm_core.sources.base import SweepContext
-from hsm_core.sources.local import cores
 from hsm_core.space import why_unwritable
 from hsm_core.state import SweepState
 from hsm_core.versions import Version
@@ -40,21 +39,22 @@ from hsm_core.versions import Version
 def open_session(
     config: HsmConfig,
     lanes: Lanes,
-    hydra_config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
+    multirun: Multirun,
+    first_job: Sequence[str],
 ) -> Session:
     """Take the sweep's directory, freeze what tasks will read, and start the sources.
+
+    `first_job` are the overrides of one of the first tasks: they get what it shares with others composed already.
 
     Raises SweepExists, SweepBusy, SweepChanged, JournalError, SnapshotError or SweepError; nothing has
     been run then, and a directory that was not a sweep before is none after.
     """
-    directory = Path(str(hydra_config.hydra.sweep.dir)).absolute()
+    directory = Path(str(multirun.config.hydra.sweep.dir)).absolute()
     hsm = directory / ".hsm"
     path = hsm / "journal.jsonl"
     if holds_sweep(directory) and to_be_resumed(directory, config):
         # Refused before anything is written.
-        check_config(replay(path).state, directory, config, hydra_config, context)
+        check_config(replay(path).state, directory, config, multirun)
     owner, resumed = claim(directory, config)
     signals: Signals | None = None
     session: Session | None = None
@@ -67,17 +67,17 @@ def open_session(
         past = replay(path) if resumed else None
         if past is None:
             state = SweepState()
-            version = versions.first(hsm, hydra_config, context, function, _own_settings(config))
+            version = versions.first(hsm, multirun, first_job, _own_settings(config))
             crashpoint("frozen")
             journal = Journal.create(path)
-            first = _started(directory, version, recorded_config.config_hash(hydra_config), owner.epoch)
+            first = _started(directory, version, recorded_config.config_hash(multirun.config), owner.epoch)
         else:
             state = past.state
-            changed = check_config(state, directory, config, hydra_config, context)
+            changed = check_config(state, directory, config, multirun)
             if config.original_code:
                 version = versions.original(hsm, state)
             else:
-                frozen = hydra_config, context, function, _own_settings(config)
+                frozen = multirun, first_job, _own_settings(config)
                 version = versions.later(hsm, owner.epoch, state, changed, *frozen)
             crashpoint("frozen")
             journal = Journal.open(path, past)
@@ -90,12 +90,11 @@ def open_session(
             epoch=owner.epoch,
             payload=version.payload,
             config=config,
-            threads_per_task=config.threads_per_task or _threads(lanes),
+            threads_per_task=threads_per_task(config, lanes),
         )
-        composer = Composer(context.config_loader, hydra_config)
         trusted = partial(_trusted, config=config, state=state)
-        returns = ReturnContext(directory, composer, config.raise_on_failure, trusted)
-        session = Session(config, directory, journal, owner, state, lanes, returns, signals, hydra_config)
+        returns = ReturnContext(directory, multirun.composer, config.raise_on_failure, trusted)
+        session = Session(config, directory, journal, owner, state, lanes, returns, signals, multirun.config)
         session.start(first, sweep, version.changes)
     except BaseException as e:
         if session is not None:
@@ -125,9 +124,7 @@ def _unopened(directory: Path, error: OSError | Unwritable) -> str:
     return f"The sweep in {directory} can't be opened, and nothing was run: {why}"
 
 
-def check_config(
-    state: SweepState, directory: Path, config: HsmConfig, hydra_config: DictConfig, context: HydraContext
-) -> list[str]:
+def check_config(state: SweepState, directory: Path, config: HsmConfig, multirun: Multirun) -> list[str]:
     """The keys in which today's configuration differs from the one that the sweep recorded; nothing is changed.
 
     Raises SweepChanged where it differs and that was not accepted. With `original_code` today's is not used, so
@@ -135,7 +132,7 @@ def check_config(
     """
     if config.original_code:
         return []
-    changed = recorded_config.changed_keys(directory / ".hsm", state, hydra_config, context)
+    changed = recorded_config.changed_keys(directory / ".hsm", state, multirun.config, multirun.context)
     if changed and not config.accept_config_change:
         raise recorded_config.refusal(state.id, changed)
     return changed
@@ -165,12 +162,6 @@ def _started(directory: Path, version: Version, config_hash: str, epoch: int) ->
         dirty=version.snapshot.dirty,
         config_hash=config_hash,
     )
-
-
-def _threads(lanes: Lanes) -> int:
-    """Threads a task may start so that all local slots together don't ask for more than the cores."""
-    slots = sum(source.slots for source in lanes if source.type == "local")
-    return max(1, cores() // max(1, slots))
 
 
 def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:

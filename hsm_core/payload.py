@@ -13,16 +13,17 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobRuntime
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hsm_core.entry import Entry, app_dir
 from hsm_core.exceptions import SnapshotError
+from hsm_core.multirun import Multirun
 from hsm_core.snapshot import Snapshot, take
 
 log = logging.getLogger(__name__)
@@ -40,25 +41,28 @@ def freeze(target: Path, config: DictConfig, entry: Entry | None, hidden: Collec
 def write(
     folder: Path,
     snapshot: Snapshot,
-    config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
+    multirun: Multirun,
+    job: Sequence[str],
     entry: Entry | None,
 ) -> None:
     """Write what tasks need beside the snapshot; without an entry the function goes by value.
 
+    What the task with the overrides `job` shares with others goes along, composed.
+
     Raises SnapshotError when something can't be sent.
     """
+    config, context = multirun.config, multirun.context
     search_path = [(e.provider, e.path) for e in context.config_loader.get_search_path().get_path()]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     objects: dict[str, Any] = {
         "config": config,
         "callbacks": context.callbacks,
         "execution_whitelist": getattr(context, "execution_whitelist", None),
+        "learnt": multirun.composer.learnt(job),
     }
     if entry is None:
         entry = {"kind": "value", "cwd": os.getcwd(), "path": sys.path}
-        blob = _by_value(function, objects)
+        blob = _by_value(multirun.function, objects)
     else:
         blob = _by_reference(objects)
     facts: Mapping[str, Any] = {
@@ -75,15 +79,14 @@ def write(
 
 
 def _by_reference(objects: dict[str, Any]) -> bytes:
-    try:
-        return pickle.dumps(objects)
-    except Exception as e:  # foreign objects may raise anything when pickled
-        first = e
-    try:
-        # A callback which can't be pickled is made anew from its configuration.
-        return pickle.dumps({**objects, "callbacks": None})
-    except Exception as e:
-        raise SnapshotError(f"the configuration of the sweep can't be sent to the tasks: {e}") from first
+    first: Exception | None = None
+    # What can't be pickled is composed there anew; a callback, made anew from its configuration.
+    for left_out in ((), ("learnt",), ("learnt", "callbacks")):
+        try:
+            return pickle.dumps({**objects, **dict.fromkeys(left_out)})
+        except Exception as e:  # foreign objects may raise anything when pickled
+            first = first or e
+    raise SnapshotError(f"the configuration of the sweep can't be sent to the tasks: {first}") from first
 
 
 def _by_value(function: TaskFunction, objects: dict[str, Any]) -> bytes:

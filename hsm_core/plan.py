@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.types import HydraContext
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hsm_core.dry_run import PLAN_FILE
 from hsm_core.lanes import Lanes
+from hsm_core.multirun import Multirun
 from hsm_core.points import Points
 from hsm_core.remote.compose import Composer
 from hsm_core.remote.place import output_dir, problem
@@ -26,8 +25,7 @@ from hsm_core.text import printable, printable_lines
 
 def make_plan(
     lanes: Lanes,
-    config: DictConfig,
-    context: HydraContext,
+    multirun: Multirun,
     job_overrides: Sequence[Sequence[str]],
     first_index: int,
     resumed: SweepState | None = None,
@@ -36,14 +34,13 @@ def make_plan(
 
     Of a sweep that is to be `resumed` the tasks have their numbers and states; those of new ones are `new`.
     """
-    sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
-    composer = Composer(context.config_loader, config)
+    sweep_dir = Path(str(multirun.config.hydra.sweep.dir)).absolute()
     first_with: dict[str, str] = {}
     tasks = []
     known = {} if resumed is None else resumed.tasks
     for task in Points(known).tasks(job_overrides, first_index):
         key, name, index = task_key(task.overrides), task.name, task.index
-        folder, error = _output_dir(composer, task.overrides, index)
+        folder, error = _output_dir(multirun.composer, task.overrides, index)
         if folder is not None:
             error = problem(str(sweep_dir), folder)
         earlier = first_with.setdefault(key, name)

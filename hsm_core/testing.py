@@ -34,6 +34,7 @@ from hsm_core.conformance.app import APP
 from hsm_core.conformance.hostile import HostileTasks
 from hsm_core.events import AttemptFinished, AttemptStarted, SourceEvent
 from hsm_core.exceptions import Unavailable
+from hsm_core.multirun import Multirun
 from hsm_core.sources.base import Source, SweepContext
 from hsm_core.task import Attempt, Cause, Task, TaskState
 
@@ -79,7 +80,7 @@ class Bench:
             hsm = self.directory / ".hsm"
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             snapshot = payload.freeze(hsm / "snapshot", config, entry)
-            payload.write(hsm / "payload", snapshot, config, context, _no_function, entry)
+            payload.write(hsm / "payload", snapshot, Multirun.of(config, context, _no_function), (), entry)
         finally:
             GlobalHydra.instance().clear()
 

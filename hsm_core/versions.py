@@ -15,13 +15,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
 from hsm_core import entry as entries
 from hsm_core import events as ev
 from hsm_core import payload, recorded_config, snapshot
 from hsm_core.exceptions import SnapshotError
+from hsm_core.multirun import Multirun
 from hsm_core.snapshot import Snapshot
 from hsm_core.state import SweepState
 
@@ -39,11 +37,9 @@ class Version:
     """what the journal has to tell of it: the code or the configuration is another than before"""
 
 
-def first(
-    hsm: Path, config: DictConfig, context: HydraContext, function: TaskFunction, hidden: Collection[Path]
-) -> Version:
-    """Freeze what a new sweep runs, but for the `hidden` files. Raises SnapshotError."""
-    return _frozen(hsm, "", config, context, function, hidden)
+def first(hsm: Path, multirun: Multirun, job: Sequence[str], hidden: Collection[Path]) -> Version:
+    """Freeze what a new sweep runs, but for the `hidden` files; `job` as in `open_session`. Raises SnapshotError."""
+    return _frozen(hsm, "", multirun, job, hidden)
 
 
 def later(
@@ -51,23 +47,22 @@ def later(
     epoch: int,
     state: SweepState,
     changed: Sequence[str],
-    config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
+    multirun: Multirun,
+    job: Sequence[str],
     hidden: Collection[Path],
 ) -> Version:
     """Freeze what the launcher of this epoch runs, but for the `hidden` files.
 
     `changed` are the accepted changes of the configuration. Raises SnapshotError.
     """
-    version = _frozen(hsm, f".{epoch}", config, context, function, hidden)
+    version = _frozen(hsm, f".{epoch}", multirun, job, hidden)
     kept = _same_before(hsm, version.snapshot)
     if kept is not None:
         shutil.rmtree(version.snapshot.folder)
     changes: list[ev.Event] = []
     if changed:
         keys = tuple(changed[: recorded_config.SHOWN])
-        changes.append(ev.ConfigChanged(version.payload.name, recorded_config.config_hash(config), keys))
+        changes.append(ev.ConfigChanged(version.payload.name, recorded_config.config_hash(multirun.config), keys))
     return _told(state, hsm, dataclasses.replace(version, snapshot=kept or version.snapshot, changes=changes))
 
 
@@ -103,19 +98,12 @@ def original(hsm: Path, state: SweepState) -> Version:
     return _told(state, hsm, Version(folder, code, changes))
 
 
-def _frozen(
-    hsm: Path,
-    suffix: str,
-    config: DictConfig,
-    context: HydraContext,
-    function: TaskFunction,
-    hidden: Collection[Path],
-) -> Version:
-    entry = entries.find_entry(function)
-    code = payload.freeze(hsm / f"snapshot{suffix}", config, entry, hidden)
+def _frozen(hsm: Path, suffix: str, multirun: Multirun, job: Sequence[str], hidden: Collection[Path]) -> Version:
+    entry = entries.find_entry(multirun.function)
+    code = payload.freeze(hsm / f"snapshot{suffix}", multirun.config, entry, hidden)
     folder = hsm / f"payload{suffix}"
-    payload.write(folder, code, config, context, function, entry)
-    recorded_config.record(folder, config)
+    payload.write(folder, code, multirun, job, entry)
+    recorded_config.record(folder, multirun.config)
     return Version(folder, code)
 
 

@@ -1,8 +1,9 @@
 """The agent: one process per source, between the launcher and the zygote.
 
 The launcher writes requests and reads events, one JSON object a line, through the agent's
-standard input and output. When the input ends, so does everything the agent started: an
-agent never outlives its launcher by more than the tasks' grace time.
+standard input and output. The first request, `begin`, says what sweep the agent works for; an
+agent may be started before there is one. When the input ends, so does everything the agent
+started: it never outlives its launcher by more than the tasks' grace time.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from hsm_core.remote import gpus, leases, process
+from hsm_core.remote.commands import Commands
 from hsm_core.remote.record import read
 
-OUTPUT_LIMIT = 1 << 20
-"""bytes of a command's output that are sent to the launcher"""
 PATIENCE = 3.0
 """seconds that slots have to end the workers they kept"""
 CRASHES = 3
@@ -33,39 +31,27 @@ CRASHES = 3
 
 
 def main(args: list[str]) -> NoReturn:
-    """Payload folder, folder of result records, `fork` or `spawn`, `process` or `reuse`, log file, `gpus.request`."""
-    folder, records, mode, isolation, log, wanted = args
+    """`fork` or `spawn`."""
+    (mode,) = args
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     process.adopt_orphans()
-    Agent(folder, records, mode, isolation, log).run(json.loads(wanted))
+    Agent(mode).run()
     sys.exit(0)
 
 
-@dataclass(frozen=True)
-class Command:
-    """A program that runs for the launcher's `run_command`."""
-
-    child: subprocess.Popen[bytes]
-    out: IO[bytes]
-    err: IO[bytes]
-    deadline: float
-
-
 class Agent:
-    def __init__(self, folder: str, records: str, mode: str, isolation: str, log: str) -> None:
-        self._folder = folder
-        self._records = records
+    def __init__(self, mode: str) -> None:
         self._mode = mode
-        self._isolation = isolation
-        self._log = log
+        self._sweep: Mapping[str, Any] | None = None
+        """what `begin` said"""
         self._host = socket.gethostname()
         self._attempts: dict[str, dict[str, Any]] = {}
         """attempts under way: their specs, with the `pid` of their slot once they have one"""
         self._cancelled: set[str] = set()
         self._waiting: list[str] = []
         """attempts for which the zygote is not ready yet"""
-        self._commands: dict[int, Command] = {}
+        self._commands = Commands(self._say)
         self._unwritable: dict[str, str] = {}
         self._gpus: dict[str, Any] = {}
         """facts for the launcher"""
@@ -83,13 +69,11 @@ class Agent:
         self._events, self._events_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._events.setblocking(False)
 
-    def run(self, wanted: Mapping[str, Any] | None) -> None:
+    def run(self) -> None:
         """Serve until told to stop, or until the launcher is gone, and nothing runs any more."""
         wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM)
         os.set_blocking(0, False)
         self._start_zygote()
-        if wanted is not None:
-            self._find_gpus(**wanted)
         buffer = b""
         inputs = [0, wakeup, self._events.fileno()]
         while self._stopping is None or self._attempts:
@@ -119,18 +103,15 @@ class Agent:
             return
 
     def _patience(self) -> float | None:
-        moments = [command.deadline for command in self._commands.values()]
+        moments = [*self._commands.deadlines()]
         if self._stopping is not None:
             moments.append(self._stopping)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _expire(self) -> None:
         """Kill what has outlived its time: commands, and everything when stopping."""
-        now = time.monotonic()
-        for command in self._commands.values():
-            if now >= command.deadline:
-                process.send(command.child.pid, signal.SIGKILL, group=True)
-        if self._stopping is not None and now >= self._stopping:
+        self._commands.expire()
+        if self._stopping is not None and time.monotonic() >= self._stopping:
             for pid in process.descendants(os.getpid()):
                 process.send(pid, signal.SIGKILL)
 
@@ -138,22 +119,37 @@ class Agent:
 
     def _request(self, request: Mapping[str, Any]) -> None:
         do = request["do"]
-        if do == "run":
+        if do == "begin":
+            self._begin(request)
+        elif do == "run":
             for attempt in request["attempts"]:
                 self._run(attempt)
         elif do == "cancel":
             for attempt_id in request["ids"]:
                 self._cancel(attempt_id)
         elif do == "command":
-            self._command(request["id"], request["argv"], request["timeout"])
+            self._commands.start(request["id"], request["argv"], request["timeout"])
         elif do == "stop":
             self._stop(request["grace"])
 
+    def _begin(self, sweep: Mapping[str, Any]) -> None:
+        """The sweep is there: its payload and records folders, isolation, log file, variables, and wanted GPUs."""
+        self._sweep = sweep
+        os.environ.update(sweep["variables"])
+        process.write_to(sweep["log"], 2)
+        if self._zygote is None:
+            self._start_zygote()
+        else:
+            self._order("begin", sweep)
+        if sweep["gpus"] is not None:
+            self._find_gpus(**sweep["gpus"])
+
     def _run(self, attempt: dict[str, Any]) -> None:
-        record = os.path.join(self._records, f"{attempt['id']}.json")
-        pickle = os.path.join(self._records, f"{attempt['id']}.pkl")
+        assert self._sweep is not None
+        record = os.path.join(self._sweep["records"], f"{attempt['id']}.json")
+        pickle = os.path.join(self._sweep["records"], f"{attempt['id']}.pkl")
         # What a limit holds, or a GPU was lent to, must end before another can have that.
-        reuse = self._isolation == "reuse" and attempt["memory"] is None and self._lease is None
+        reuse = self._sweep["isolation"] == "reuse" and attempt["memory"] is None and self._lease is None
         ours = {"record": record, "pickle": pickle, "host": self._host, "lease": self._lease, "reuse": reuse}
         self._attempts[attempt["id"]] = {**attempt, **ours}
         if self._ready:
@@ -185,16 +181,6 @@ class Agent:
         else:
             self._order("cancel", attempt_id)  # a zygote that has ended took its slots along
 
-    def _command(self, number: int, argv: list[str], timeout: float) -> None:
-        try:
-            # The files live as long as the command does: `_finish_command` closes them.
-            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
-        except OSError as e:
-            self._say("command", id=number, error=f"{argv[0]}: {e.strerror}")
-            return
-        self._commands[number] = Command(child, out, err, time.monotonic() + timeout)
-
     def _stop(self, grace: float) -> None:
         """End everything; what has not ended after `grace` seconds and a little more is killed."""
         first = self._stopping is None
@@ -218,21 +204,20 @@ class Agent:
 
     def _start_zygote(self) -> None:
         requests, self._requests = os.pipe()
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         command = [sys.executable, *process.interpreter_flags()]
-        command += [os.path.join(os.path.dirname(__file__), "__main__.py"), "zygote", self._folder, self._mode]
+        command += [os.path.join(os.path.dirname(__file__), "__main__.py"), "zygote", self._mode]
         events = self._events_out.fileno()
         numbers = requests, events, os.getpid()
         self._zygote = subprocess.Popen(
             [*command, *map(str, numbers)],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=2,
             pass_fds=[requests, events],
             start_new_session=True,
         )
         os.close(requests)
-        os.close(log)
+        if self._sweep is not None:
+            self._order("begin", self._sweep)
 
     def _end_zygote(self, signals: int) -> None:
         """End the zygote, its slots, and whatever they left behind; returns once all of it is gone."""
@@ -334,9 +319,7 @@ class Agent:
 
     def _reap(self) -> None:
         """Collect ended children: commands, the zygote, and slots it left to us."""
-        for number, command in list(self._commands.items()):
-            if command.child.poll() is not None:
-                self._finish_command(number, command)
+        self._commands.reap()
         if self._zygote is not None and self._zygote.poll() is not None:
             self._zygote_ended(self._zygote.returncode)
         for attempt_id, attempt in list(self._attempts.items()):
@@ -351,17 +334,6 @@ class Agent:
         except ChildProcessError:
             return False
 
-    def _finish_command(self, number: int, command: Command) -> None:
-        del self._commands[number]
-        process.send(command.child.pid, signal.SIGKILL, group=True)
-        status = command.child.returncode
-        if time.monotonic() >= command.deadline and status == -signal.SIGKILL:
-            self._say("command", id=number, error="it took longer than its time limit")
-        else:
-            self._say("command", id=number, exit_code=status, stdout=_text(command.out), stderr=_text(command.err))
-        command.out.close()
-        command.err.close()
-
     def _zygote_ended(self, status: int) -> None:
         self._hear_zygote()
         self._zygote = None
@@ -371,21 +343,13 @@ class Agent:
             if "pid" not in attempt and attempt_id not in self._waiting:
                 cause = "cancelled" if attempt_id in self._cancelled else "lost"
                 self._lost(attempt_id, f"the process that starts tasks ended with {status}", cause)
-        if self._stopping is not None:
+        if self._stopping is not None or self._sweep is None:
             return
         if status != 0:
             self._crashes += 1
         if self._crashes >= CRASHES:
-            self._say(
-                "unusable",
-                reason=f"the app's process ended {CRASHES} times by itself, last with {status}; see {self._log}",
-            )
+            ends = f"the app's process ended {CRASHES} times by itself, last with {status}"
+            self._say("unusable", reason=f"{ends}; see {self._sweep['log']}")
             self._stop(0.0)
         else:
             self._start_zygote()
-
-
-def _text(file: IO[bytes]) -> str:
-    """What a command printed, its first `OUTPUT_LIMIT` bytes."""
-    file.seek(0)
-    return file.read(OUTPUT_LIMIT).decode(errors="replace")

@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from hsm_core.remote.yaml_text import YamlTexts
 
 
+_BY_TASKS = (
+    "hydra.main",
+    "hydra._internal.hydra",
+    "hydra._internal.callbacks",
+    "hydra.core.override_parser.overrides_parser",
+    "hsm_core.remote.compose",
+    "hsm_core.remote.lean",
+    "hsm_core.remote.yaml_text",
+)
+
+
 class EntryError(Exception):
     """The app's entry did not lead to Hydra. The text holds the app's own traceback, if any."""
 
@@ -185,6 +196,14 @@ def function_name(function: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
+def import_hydra() -> None:
+    """Import what tasks need of Hydra; it may be done before there is a payload. Raises ImportError."""
+    for name in _BY_TASKS:
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # what `run_job` imports when it is called; there since Hydra 1.3.3
+        importlib.import_module("hydra._internal.logging_config")
+
+
 def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     from hydra._internal.callbacks import Callbacks
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -196,6 +215,7 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     from hsm_core.remote.lean import make_lean
     from hsm_core.remote.yaml_text import YamlTexts
 
+    import_hydra()
     facts = payload.facts
     search_path = ConfigSearchPathImpl()
     for provider, path in facts["search_path"]:
@@ -209,8 +229,6 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     if hasattr(context, "execution_whitelist"):
         context.execution_whitelist = objects["execution_whitelist"]
-    with contextlib.suppress(ImportError):  # what `run_job` imports when it is called; there since Hydra 1.3.3
-        importlib.import_module("hydra._internal.logging_config")
     texts = YamlTexts()
     make_lean(texts)
-    return App(function, context, Composer(hydra.config_loader, config), texts)
+    return App(function, context, Composer(hydra.config_loader, config, objects["learnt"]), texts)

@@ -8,7 +8,7 @@ package, anything of `hydra.*`) goes Hydra's own way from the start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hsm_core.remote.masked import mask_environment
@@ -24,14 +24,18 @@ _Split = tuple[tuple[str, ...], list[Any], list[Any]]
 class Composer:
     """Composes the tasks of one sweep.
 
-    `config_loader` is Hydra's, `config` the composed configuration of the sweep itself.
+    `config_loader` is Hydra's, `config` the composed configuration of the sweep itself; `learnt` is what another
+    composer of the same sweep has `learnt`.
     """
 
-    def __init__(self, config_loader: Any, config: Any) -> None:
+    def __init__(self, config_loader: Any, config: Any, learnt: Mapping[str, Any] | None = None) -> None:
         self._loader = config_loader
         self._config = config
         self._bases: dict[tuple[str, ...], Any] = {}
         self._groups: dict[str, bool] = {}
+        if learnt is not None:
+            self._bases.update(learnt["bases"])
+            self._groups.update(learnt["groups"])
         self._parsed: tuple[tuple[str, ...], _Split | None] = ((), None)
         """the overrides that were split last, and what came of it"""
 
@@ -48,6 +52,13 @@ class Composer:
             return self._base(split[0])
         except Exception:  # resolvers and configuration sources of the app may raise anything
             return None
+
+    def learnt(self, overrides: Sequence[str]) -> Mapping[str, Any]:
+        """What a task with these overrides needs of the other tasks' work, to be pickled. Never raises."""
+        self.prepare(overrides)
+        split = self._parsed[1]
+        bases = {} if split is None else {groups: base for groups, base in self._bases.items() if groups == split[0]}
+        return {"bases": bases, "groups": dict(self._groups)}
 
     def compose(self, overrides: Sequence[str], index: int, *, last: bool = False) -> Any:
         """The whole configuration of a task, as Hydra's basic launcher makes it; values of `env.set` are masked.

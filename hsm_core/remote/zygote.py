@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from hsm_core.remote import gpus, memory, process, worker
-from hsm_core.remote.app import App, EntryError, Payload, reach
+from hsm_core.remote.app import App, EntryError, Payload, import_hydra, reach
 from hsm_core.remote.seeds import Seeds
 from hsm_core.remote.slot import Starter, Worker, occupy
 
@@ -37,13 +37,16 @@ _ASK_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 
 def main(args: list[str]) -> NoReturn:
-    """Payload folder, `fork` or `spawn`, request pipe, event socket, the agent's pid."""
-    folder, mode = args[0], args[1]
-    requests, events = int(args[2]), socket.socket(fileno=int(args[3]))
+    """`fork` or `spawn`, request pipe, event socket, the agent's pid."""
+    mode, requests, events = args[0], int(args[1]), socket.socket(fileno=int(args[2]))
     os.set_inheritable(requests, False)
     events.set_inheritable(False)
-    process.die_with_parent(signal.SIGKILL, int(args[4]))
+    process.die_with_parent(signal.SIGKILL, int(args[3]))
     process.adopt_orphans()
+    if mode == "fork":
+        with contextlib.suppress(ImportError):  # told in `reach`, when there is a sweep to tell it for
+            import_hydra()
+    folder = _begun(requests)
     zygote = Zygote(folder, requests, events)
     if mode == "spawn":
         zygote.serve(None)
@@ -66,6 +69,20 @@ def main(args: list[str]) -> NoReturn:
             "unusable", reason="the payload of the sweep can't be used:\n" + traceback.format_exc()[-_DATAGRAM:]
         )
     os._exit(1)
+
+
+def _begun(requests: int) -> str:
+    """Wait for the first order, which says what sweep there is, and do as it says; returns the payload folder."""
+    order = b""
+    while not order.endswith(b"\n"):  # nothing follows it before we say that we are ready
+        chunk = os.read(requests, 65536)
+        if not chunk:
+            os._exit(0)
+        order += chunk
+    sweep: Mapping[str, Any] = json.loads(order)["begin"]
+    os.environ.update(sweep["variables"])
+    process.write_to(sweep["log"], 1, 2)
+    return str(sweep["payload"])
 
 
 class Zygote:

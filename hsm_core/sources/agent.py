@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, Any
 
-from hsm_core.config import SourceConfig
+from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.config.sizes import limit_in_bytes
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError, Unavailable
@@ -80,6 +80,21 @@ class AgentSource(Source):
         """The GPUs the agent has to find there, as `hsm_core.remote.gpus.request` tells."""
         return gpus.request(self.config.gpus, self._sweep.config.gpus_per_task)
 
+    def _mode(self, sweep: HsmConfig) -> str:
+        return self.config.worker or sweep.worker
+
+    def _beginning(self) -> dict[str, Any]:
+        """The first request to an agent: the sweep it works for, with paths as they are there."""
+        return {
+            "do": "begin",
+            "payload": str(self._sweep.payload),
+            "records": str(self._sweep.records),
+            "isolation": self.config.isolation or self._sweep.config.isolation,
+            "log": self._log,
+            "variables": {"HSM_SWEEP_ID": self._sweep.id, "HSM_SWEEP_DIR": str(self._sweep.directory)},
+            "gpus": self._wanted,
+        }
+
     def start(self, sweep: SweepContext, post: Post) -> None:
         self._sweep, self._post = sweep, post
         self._connect()
@@ -99,6 +114,7 @@ class AgentSource(Source):
     def _connect(self) -> None:
         self._ready = Future()
         self._line = self._open()
+        self._send(self._beginning())
         self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
         self._reader.start()
         if self._stopping:

@@ -86,6 +86,12 @@ class Source(ABC):
         """Facts for people and the journal, as JSON."""
         return {}
 
+    def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:  # noqa: B027 - optional
+        """Do what may save time later, while nobody knows yet whether there will be a new sweep in `directory`.
+
+        Returns at once and never raises: what goes wrong is told by `start`. Where `start` never comes, `stop` does.
+        """
+
     @abstractmethod
     def start(self, sweep: SweepContext, post: Post) -> None:
         """Connect and prepare everything that tasks share.

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-import psutil
+from typing import IO, TYPE_CHECKING
 
 import hsm_core.remote
-from hsm_core.config import SourceConfig
+from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.remote import gpus, leases, process
 from hsm_core.sources.agent import AgentSource, Line
 from hsm_core.sources.base import Post, SweepContext
+
+if TYPE_CHECKING:
+    import psutil
 
 MARK = "HSM_MARK"
 """variable in the environment of every process of a sweep: sweep directory, epoch, source"""
@@ -79,35 +82,59 @@ class LocalSource(AgentSource):
     def collect(self, attempts: object) -> None:
         """The output directories are in the sweep directory from the start."""
 
+    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
+        super().__init__(name, config, slots)
+        self._warm: _Child | None = None
+        """an agent that waits for its sweep"""
+
+    def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
+        with contextlib.suppress(SourceError):
+            mark = f"{directory}:1:{self.name}"
+            self._warm = self._spawn(self._mode(sweep), mark, threads_per_task)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        self._let_go()
+        super().stop(timeout)
+
+    def _let_go(self) -> None:
+        """End the agent that waits, if there is one."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            warm.requests.close()
+            warm.wait(1.0)
+            warm.events.close()
+
     def _open(self) -> Line:
+        if self._sweep.epoch > 1:
+            self._let_go()  # it is marked as one of a new sweep
+        warm, self._warm = self._warm, None
+        return warm or self._spawn(self._mode(self._sweep.config), self._mark, self._sweep.threads_per_task)
+
+    def _hang_up(self, timeout: float) -> None:
+        super()._hang_up(timeout)
+        assert isinstance(self._line, _Child)
+        words, self._line.early_words = self._line.early_words, b""
+        if words:
+            Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+                log.write(words)
+
+    def _spawn(self, mode: str, mark: str, threads: int) -> _Child:
         python = self.config.python or sys.executable
         found = shutil.which(os.path.expanduser(python))
         if found is None:
             raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
-        mode = self.config.worker or self._sweep.config.worker
-        isolation = self.config.isolation or self._sweep.config.isolation
-        folders = [str(self._sweep.payload), str(self._sweep.records)]
-        arguments = [*folders, mode, isolation, self._log, json.dumps(self._wanted)]
-        Path(self._log).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-            child = subprocess.Popen(
-                [found, *process.interpreter_flags(), str(agent), "agent", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._environment(),
-                start_new_session=True,
-            )
-        return _Child(child)
-
-    def _environment(self) -> dict[str, str]:
-        threads = dict.fromkeys(THREAD_VARIABLES, str(self._sweep.threads_per_task))
-        env = {**threads, **inherited(self.config)}
-        env["HSM_SWEEP_ID"] = self._sweep.id
-        env["HSM_SWEEP_DIR"] = str(self._sweep.directory)
-        env[MARK] = self._mark
-        return env
+        early = tempfile.TemporaryFile()  # noqa: SIM115 - the child's as long as there is one
+        child = subprocess.Popen(
+            [found, *process.interpreter_flags(), str(agent), "agent", mode],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=early,
+            env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **inherited(self.config), MARK: mark},
+            start_new_session=True,
+        )
+        return _Child(child, early)
 
     @property
     def _mark(self) -> str:
@@ -124,10 +151,13 @@ def inherited(config: SourceConfig) -> dict[str, str]:
 
 
 class _Child(Line):
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], early: IO[bytes]) -> None:
         assert child.stdin is not None and child.stdout is not None
         super().__init__(child.stdin, child.stdout)
         self._child = child
+        self._early = early
+        self.early_words = b""
+        """what an agent that has ended said on its standard error before it knew where its log is"""
 
     def wait(self, timeout: float) -> None:
         try:
@@ -139,10 +169,16 @@ class _Child(Line):
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
+        if not self._early.closed:
+            self._early.seek(0)
+            self.early_words = self._early.read()
+            self._early.close()
 
 
 def marked_processes(mark: str, below: int | None = None) -> list[psutil.Process]:
     """Processes of this user whose mark starts so; with `below`, only those of earlier epochs."""
+    import psutil  # takes long to import, and most sweeps have none
+
     found = []
     for candidate in psutil.process_iter():
         try:
@@ -161,6 +197,8 @@ def end_processes(mark: str, below: int | None = None, patience: float = 3.0) ->
 
     Agents get `patience` seconds to end their tasks and leave records; the rest is killed.
     """
+    import psutil
+
     processes = marked_processes(mark, below)
     for candidate in processes:
         try:

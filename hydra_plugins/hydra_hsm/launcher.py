@@ -34,12 +34,14 @@ class HsmLauncher(Launcher):
         Raises CompactHydraException.
         """
         from hsm_core.exceptions import HsmError
-        from hsm_core.launch import check_existing, choose_sources, read_config
+        from hsm_core.multirun import Multirun
+        from hsm_core.preparation import choose_sources, read_config, warm_up
         from hsm_core.remote.masked import mask_environment
 
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+        self.multirun = Multirun.of(config, hydra_context, task_function)
         self._started_by = os.environ.pop("HSM_STARTED_BY", None)
         settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         # The sweeper holds the same configuration, and is about to save it.
@@ -48,8 +50,12 @@ class HsmLauncher(Launcher):
             self._hsm_config = read_config(settings, config, task_function)
             self._lanes = choose_sources(self._hsm_config)
             if not self._hsm_config.dry_run:
+                warm_up(self._hsm_config, self._lanes, config)
+                self._unused = weakref.finalize(self, self._lanes.stop, 0.0)
+                from hsm_core.launch import check_existing
+
                 # A sweep that is there is left as it is, to its multirun.yaml, unless this one may go on with it.
-                check_existing(self._hsm_config, config, hydra_context)
+                check_existing(self._hsm_config, self.multirun)
         except HsmError as e:
             raise self._refusal(e) from e
 
@@ -62,12 +68,13 @@ class HsmLauncher(Launcher):
         from hsm_core.launch import open_sweep, plan_only, stopped
         from hsm_core.text import printable_lines
 
-        sweep = self._hsm_config, self._lanes, self.config, self.hydra_context
+        sweep = self._hsm_config, self._lanes, self.multirun
         try:
             if self._hsm_config.dry_run:
                 plan_only(*sweep, job_overrides, initial_job_idx)
             if self._session is None:
-                self._session = open_sweep(*sweep, self.task_function, job_overrides)
+                self._session = open_sweep(*sweep, job_overrides)
+                self._unused.detach()
                 self._close_at_the_end(self._session)
             return self._session.run(job_overrides, initial_job_idx)
         except Superseded as e:

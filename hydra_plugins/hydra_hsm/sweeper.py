@@ -49,7 +49,8 @@ class HsmSweeper(Sweeper):
             jobs = jobs_of(loader, self._params, self._paired, arguments, self._max_runs)
         except ConfigError as e:
             raise CompactHydraException(str(e)) from e
-        composer = Composer(self.hydra_context.config_loader, self.config)
+        multirun = getattr(self.launcher, "multirun", None)  # hsm's own launcher has a composer, which tasks share
+        composer = Composer(loader, self.config) if multirun is None else multirun.composer
         for number, job in enumerate(jobs.samples()):
             composer.compose(job, number)
         directory = self.config.hydra.sweep.dir

@@ -33,6 +33,7 @@ from hsm_core.debris import finish_closing
 from hsm_core.exceptions import SweepStopped
 from hsm_core.journal import replay
 from hsm_core.lanes import Lane, Lanes
+from hsm_core.multirun import Multirun
 from hsm_core.opening import open_session
 from hsm_core.owner import current
 from hsm_core.records import settle
@@ -155,7 +156,7 @@ class SessionRig:
         config = dataclasses.replace(self._config, **settings)
         hydra_config, context = self._composed
         hydra_config.hydra.sweep.dir = str(self.directory)
-        session = open_session(config, lanes, hydra_config, context, task_function)
+        session = open_session(config, lanes, Multirun.of(hydra_config, context, task_function), ())
         try:
             session.run([[f"+x={index}"] for index in range(COUNT)], 0)
         except SweepStopped as e:

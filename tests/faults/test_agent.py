@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,14 +69,17 @@ def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: 
     bench.write_payload()
     hsm = bench.directory / ".hsm"
     main = Path(hsm_core.remote.__file__).with_name("__main__.py")
-    folders = [str(hsm / "payload"), str(hsm / "results")]
+    begin: dict[str, Any] = {"do": "begin", "payload": str(hsm / "payload"), "records": str(hsm / "results")}
+    begin |= {"isolation": "process", "log": str(tmp_path / "log"), "variables": {}, "gpus": None}
     with subprocess.Popen(
-        [sys.executable, str(main), "agent", *folders, "fork", "process", str(tmp_path / "log"), "null"],
+        [sys.executable, str(main), "agent", "fork"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as agent:
         assert agent.stdin is not None
         assert agent.stdout is not None
+        agent.stdin.write(json.dumps(begin).encode() + b"\n")
+        agent.stdin.flush()
         assert json.loads(agent.stdout.readline())["ev"] == "ready"
         (zygote,) = process.children(agent.pid)
         os.kill(zygote, signal.SIGSTOP)

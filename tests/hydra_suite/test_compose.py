@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,23 @@ def test_what_is_given_away_is_as_good(composer: tuple[Any, Any, Composer]) -> N
     once.prepare(["lr=3", "db=postgres"])
     job = once.compose(["lr=3", "db=postgres", "+new=1"], 1, last=True)
     assert facts(job) == facts(by_hydra(loader, config, ["lr=3", "db=postgres", "+new=1"], 1))
+
+
+def test_what_another_composer_learnt_is_as_good(
+    composer: tuple[Any, Any, Composer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, config, ours = composer
+    learnt = pickle.loads(pickle.dumps(ours.learnt(["lr=3", "db=postgres"])))  # noqa: S301 - our own
+    other = Composer(loader, config, learnt)
+    wanted = [by_hydra(loader, config, ["lr=4", "db=postgres", *more], 1) for more in ([], ["+new=1"], ["nested.b=7"])]
+    monkeypatch.setattr(type(loader), "load_sweep_config", lambda *_: pytest.fail("composed anew"))
+    for job, more in zip(wanted, ([], ["+new=1"], ["nested.b=7"]), strict=True):
+        assert facts(other.compose(["lr=4", "db=postgres", *more], 1)) == facts(job)
+
+
+def test_nothing_is_learnt_of_what_hydra_has_to_compose_itself(composer: tuple[Any, Any, Composer]) -> None:
+    loader, config, _ = composer
+    assert Composer(loader, config).learnt(["~lr"])["bases"] == {}
 
 
 def test_a_task_that_changes_its_configuration_changes_no_other(composer: tuple[Any, Any, Composer]) -> None:

@@ -1,0 +1,67 @@
+"""Agents that are started before there is a sweep, and what becomes of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hsm_core.config import HsmConfig, SourceConfig
+from hsm_core.events import AttemptFinished
+from hsm_core.exceptions import SourceError
+from hsm_core.sources.local import LocalSource, marked_processes
+from hsm_core.task import TaskState
+from hsm_core.testing import Bench, wait_until
+
+
+def warm(folder: Path, python: str | None = None) -> tuple[Bench, list[int]]:
+    """A bench whose source is warm, and the pids of what it started."""
+    source = LocalSource("local", SourceConfig(type="local", python=python), slots=1)
+    bench = Bench(source, folder)
+    source.warm_up(bench.directory, HsmConfig(), 1)
+    return bench, [p.pid for p in marked_processes(f"{bench.directory}:")]
+
+
+def test_a_new_sweep_takes_the_agent_that_waits(tmp_path: Path) -> None:
+    bench, pids = warm(tmp_path)
+    bench.start()
+    try:
+        assert bench.source.describe()["pid"] in pids
+        bench.source.submit([bench.attempt(0, "do=return", "value=1")])
+        ended = bench.wait(lambda event: isinstance(event, AttemptFinished))
+        assert isinstance(ended, AttemptFinished)
+        assert ended.outcome.status is TaskState.COMPLETED
+    finally:
+        bench.source.stop(5.0)
+    assert marked_processes(f"{bench.directory}:") == []
+
+
+def test_a_later_launcher_starts_its_own(tmp_path: Path) -> None:
+    bench, pids = warm(tmp_path)
+    bench.start(epoch=2)
+    try:
+        assert bench.source.describe()["pid"] not in pids
+        assert not {p.pid for p in marked_processes(f"{bench.directory}:")} & {*pids}
+    finally:
+        bench.source.stop(5.0)
+
+
+def test_one_that_is_not_needed_ends(tmp_path: Path) -> None:
+    bench, pids = warm(tmp_path)
+    assert pids
+    bench.source.stop(0.0)
+    wait_until(lambda: not marked_processes(f"{bench.directory}:"), "the end of what was started")
+
+
+@pytest.mark.parametrize("python", ["here", "nowhere"])
+def test_an_interpreter_that_does_not_work_is_told_with_the_start(tmp_path: Path, python: str) -> None:
+    broken = tmp_path / "here"
+    broken.write_text(f"#!{sys.executable}\nraise SystemExit('this one is broken')\n")
+    broken.chmod(0o755)
+    bench, _ = warm(tmp_path, python=str(tmp_path / python))
+    with pytest.raises(SourceError, match=r"agent ended before it was ready; see|can't be found or run") as error:
+        bench.start()
+    if python == "here":
+        log = Path(str(error.value).rpartition("see ")[2])
+        assert "this one is broken" in log.read_text()
