@@ -18,7 +18,7 @@ import hsm_core
 from hsm_core import entry as entries
 from hsm_core import events as ev
 from hsm_core import recorded_config, registry, versions
-from hsm_core.claim import claim, holds_sweep, to_be_resumed
+from hsm_core.claim import claim
 from hsm_core.config import HsmConfig
 from hsm_core.crashpoint import crashpoint
 from hsm_core.exceptions import SweepError, Unwritable
@@ -52,9 +52,6 @@ def open_session(
     directory = Path(str(multirun.config.hydra.sweep.dir)).absolute()
     hsm = directory / ".hsm"
     path = hsm / "journal.jsonl"
-    if holds_sweep(directory) and to_be_resumed(directory, config):
-        # Refused before anything is written.
-        check_config(replay(path).state, directory, config, multirun)
     owner, resumed = claim(directory, config)
     signals: Signals | None = None
     session: Session | None = None

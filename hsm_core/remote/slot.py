@@ -71,7 +71,7 @@ class Worker:
         """Hand it another attempt; False when it has ended."""
         assert self.specs is not None
         try:
-            os.write(self.specs, json.dumps(spec).encode() + b"\n")
+            process.write_all(self.specs, json.dumps(spec).encode() + b"\n")
         except BrokenPipeError:
             return False
         return True

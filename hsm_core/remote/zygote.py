@@ -166,10 +166,8 @@ class Zygote:
 
     def _pass_on(self, pid: int, line: bytes) -> None:
         """Give an order to a slot; one that has ended is about to be reaped."""
-        view = memoryview(line + b"\n")
         with contextlib.suppress(BrokenPipeError):
-            while view:
-                view = view[os.write(self._slots[pid], view) :]
+            process.write_all(self._slots[pid], line + b"\n")
 
     def _hear_slots(self) -> None:
         with contextlib.suppress(BlockingIOError):
