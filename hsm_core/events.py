@@ -1,7 +1,7 @@
 """Every event of a sweep's journal, and the version of its format.
 
 A journal is a list of these, one JSON object a line:
-`{"seq": 1, "t": "2026-01-15T14:30:22.123456Z", "event": "attempt_started", ...}`.
+`{"event": "attempt_started", "seq": 1, "t": 1768487422.123456, ...}`, `t` in seconds since 1970.
 State is what `hsm_core.state.apply` makes of them in order. A new event, or a new field
 with a default, keeps the version; anything an older reader would misread raises it.
 """
@@ -9,6 +9,7 @@ with a default, keeps the version; anything an older reader would misread raises
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.kind = _kind(cls.__name__)
+        cls.kind = sys.intern(_kind(cls.__name__))  # one object, which is quickly found to be the same
 
 
 class SweepStarted(Event, frozen=True):

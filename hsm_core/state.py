@@ -7,7 +7,7 @@ it: a copy per event would make a sweep of N tasks cost N squared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from hsm_core.task import Outcome, TaskState
 
 # In a module's own names: each of them is looked up millions of times in a long replay.
 PENDING, SUBMITTED, RUNNING, COMPLETED, FAILED = TaskState
+_ADDED, _SUBMITTED = ev.TaskAdded.kind, ev.AttemptSubmitted.kind
+_STARTED, _FINISHED = ev.AttemptStarted.kind, ev.AttemptFinished.kind
 
 
 class AttemptRecord(msgspec.Struct, gc=False):
@@ -27,14 +29,14 @@ class AttemptRecord(msgspec.Struct, gc=False):
     epoch: int
     source: str
     submitted_at: float
+    memory: float | None = None
+    """MiB it may use; None: no limit"""
     started_at: float | None = None
     ended_at: float | None = None
     host: str | None = None
     pid: int | None = None
     output_dir: str | None = None
     outcome: Outcome | None = None
-    memory: float | None = None
-    """MiB it may use; None: no limit"""
 
 
 class TaskRecord(msgspec.Struct, gc=False):
@@ -134,7 +136,11 @@ class SweepState:
 
 def is_current(state: SweepState, event: ev.AttemptStarted | ev.AttemptFinished) -> bool:
     """Whether the event speaks of the task's current attempt, and the attempt still runs."""
-    return _current(state, event) is not None
+    task = state.tasks.get(event.task)
+    if task is None or task.attempt is None or not task.state.active:
+        return False
+    attempt = task.attempt
+    return (attempt.number, attempt.epoch, attempt.source) == (event.attempt, event.epoch, event.source)
 
 
 def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
@@ -143,29 +149,88 @@ def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
     Events of attempts that are not current change nothing: the laws of DESIGN section 5 hold
     for every sequence of events, not only for those a correct engine writes.
     """
-    state.last_event_at = at
-    fold = _FOLDS.get(event.kind)
-    if fold is not None:
-        fold(state, event, at)
+    apply_all(state, (event,), (at,))
     return state
 
 
-def _current(state: SweepState, e: ev.AttemptStarted | ev.AttemptFinished) -> AttemptRecord | None:
-    """The attempt of which the event speaks, while that is its task's current one and still runs."""
-    task = state.tasks.get(e.task)
-    if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
-        return None
-    attempt = task.attempt
-    if attempt is None or attempt.number != e.attempt or attempt.epoch != e.epoch or attempt.source != e.source:
-        return None
-    return attempt
+def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) -> None:
+    """Fold events, each written at the time beside it: `apply` for all of them.
+
+    Tasks and their attempts are nearly all of a long journal. What is done for them stands here in one piece: calls
+    would cost as much as the work.
+    """
+    tasks, sources, counts = state.tasks, state.sources, state.counts
+    for e, at in zip(events, times, strict=True):
+        kind = e.kind
+        if kind == _STARTED:
+            task = tasks.get(e.task)
+            if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
+                continue
+            attempt = task.attempt
+            if attempt is None or attempt.number != e.attempt or attempt.epoch != e.epoch or attempt.source != e.source:
+                continue
+            attempt.host, attempt.pid, attempt.output_dir = e.host, e.pid, e.output_dir
+            if task.state is SUBMITTED:
+                attempt.started_at = at
+                task.state = RUNNING
+                counts[SUBMITTED] -= 1
+                counts[RUNNING] += 1
+        elif kind == _FINISHED:
+            task = tasks.get(e.task)
+            if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
+                continue
+            attempt = task.attempt
+            if attempt is None or attempt.number != e.attempt or attempt.epoch != e.epoch or attempt.source != e.source:
+                continue
+            outcome = e.outcome
+            attempt.outcome, attempt.ended_at = outcome, at
+            attempt.output_dir = outcome.output_dir or attempt.output_dir
+            source = sources[attempt.source]
+            source.active -= 1
+            source.busy_seconds += outcome.duration or 0.0
+            counts[task.state] -= 1
+            if outcome.status is COMPLETED:
+                source.completed += 1
+                task.state = COMPLETED
+            else:
+                source.failed += 1
+                task.state = _failed(state, task, attempt, e)
+            counts[task.state] += 1
+        elif kind == _ADDED:
+            if e.task not in tasks:
+                tasks[e.task] = TaskRecord(e.task, e.key, e.overrides)
+                counts[PENDING] += 1
+        elif kind == _SUBMITTED:
+            task = tasks.get(e.task)
+            if task is None or task.state is not PENDING:
+                continue
+            last = task.attempt
+            if last is not None and (e.attempt, e.epoch) <= (last.number, last.epoch):
+                continue
+            source = sources.get(e.source) or _source(state, e.source)
+            source.active += 1
+            source.submitted += 1
+            task.attempt = AttemptRecord(e.attempt, e.epoch, source.name, at, e.memory)
+            task.state = SUBMITTED
+            counts[PENDING] -= 1
+            counts[SUBMITTED] += 1
+        elif kind in _FOLDS:
+            _FOLDS[kind](state, e, at)
+    if times:
+        state.last_event_at = times[-1]
 
 
-def _move(state: SweepState, task: TaskRecord, to: TaskState) -> None:
-    counts = state.counts
-    counts[task.state] -= 1
-    counts[to] += 1
-    task.state = to
+def _failed(state: SweepState, task: TaskRecord, attempt: AttemptRecord, e: ev.AttemptFinished) -> TaskState:
+    """Book a failed attempt; returns what becomes of its task."""
+    outcome = e.outcome
+    cause = outcome.cause.value if outcome.cause is not None else "error"
+    if cause == "lost" and e.epoch < state.epoch:
+        # It went down with its launcher; that is no mark against the task.
+        cause = "cancelled"
+    task.failures[cause] = task.failures.get(cause, 0) + 1
+    if cause == "lost":
+        task.lost_on += (f"{outcome.host or attempt.host or 'unknown host'} ({attempt.source})",)
+    return FAILED if e.retry_in is None else PENDING
 
 
 def _source(state: SweepState, name: str) -> SourceRecord:
@@ -228,68 +293,13 @@ def _tasks_planned(state: SweepState, e: ev.TasksPlanned, at: float) -> None:
         state.command = state.current
 
 
-def _task_added(state: SweepState, e: ev.TaskAdded, at: float) -> None:
-    if e.task not in state.tasks:
-        state.tasks[e.task] = TaskRecord(e.task, e.key, e.overrides)
-        state.counts[PENDING] += 1
-
-
 def _task_reopened(state: SweepState, e: ev.TaskReopened, at: float) -> None:
     task = state.tasks.get(e.task)
     if task is not None and task.state is FAILED:
-        _move(state, task, PENDING)
-        task.failures.clear()
-        task.lost_on = ()
-
-
-def _attempt_submitted(state: SweepState, e: ev.AttemptSubmitted, at: float) -> None:
-    task = state.tasks.get(e.task)
-    if task is None or task.state is not PENDING:
-        return
-    last = task.attempt
-    if last is not None and (e.attempt, e.epoch) <= (last.number, last.epoch):
-        return
-    task.attempt = AttemptRecord(e.attempt, e.epoch, e.source, at, memory=e.memory)
-    _move(state, task, SUBMITTED)
-    source = _source(state, e.source)
-    source.active += 1
-    source.submitted += 1
-
-
-def _attempt_started(state: SweepState, e: ev.AttemptStarted, at: float) -> None:
-    attempt = _current(state, e)
-    if attempt is None:
-        return
-    task = state.tasks[e.task]
-    if task.state is SUBMITTED:
-        attempt.started_at = at
-        _move(state, task, RUNNING)
-    attempt.host, attempt.pid, attempt.output_dir = e.host, e.pid, e.output_dir
-
-
-def _attempt_finished(state: SweepState, e: ev.AttemptFinished, at: float) -> None:
-    attempt = _current(state, e)
-    if attempt is None:
-        return
-    task, outcome = state.tasks[e.task], e.outcome
-    attempt.outcome, attempt.ended_at = outcome, at
-    attempt.output_dir = outcome.output_dir or attempt.output_dir
-    source = _source(state, attempt.source)
-    source.active -= 1
-    source.busy_seconds += outcome.duration or 0.0
-    if outcome.status is COMPLETED:
-        source.completed += 1
-        _move(state, task, COMPLETED)
-        return
-    source.failed += 1
-    cause = outcome.cause.value if outcome.cause is not None else "error"
-    if cause == "lost" and e.epoch < state.epoch:
-        # It went down with its launcher; that is no mark against the task.
-        cause = "cancelled"
-    task.failures[cause] = task.failures.get(cause, 0) + 1
-    if cause == "lost":
-        task.lost_on += (f"{outcome.host or attempt.host or 'unknown host'} ({attempt.source})",)
-    _move(state, task, FAILED if e.retry_in is None else PENDING)
+        task.state = PENDING
+        state.counts[FAILED] -= 1
+        state.counts[PENDING] += 1
+        task.failures, task.lost_on = {}, ()
 
 
 def _result_stale(state: SweepState, e: ev.ResultStale, at: float) -> None:
@@ -307,10 +317,6 @@ _FOLDS: dict[str, Any] = {
     ev.SourceUp.kind: _source_up,
     ev.SourceDisabled.kind: _source_disabled,
     ev.TasksPlanned.kind: _tasks_planned,
-    ev.TaskAdded.kind: _task_added,
     ev.TaskReopened.kind: _task_reopened,
-    ev.AttemptSubmitted.kind: _attempt_submitted,
-    ev.AttemptStarted.kind: _attempt_started,
-    ev.AttemptFinished.kind: _attempt_finished,
     ev.ResultStale.kind: _result_stale,
 }

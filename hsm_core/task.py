@@ -33,6 +33,9 @@ class TaskState(str, enum.Enum):
     COMPLETED = "completed"
     FAILED = "failed"
 
+    # That of Enum is a Python function, which counting tasks by state calls four times an event.
+    __hash__ = str.__hash__
+
     @property
     def terminal(self) -> bool:
         return self in _TERMINAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from hsm_core import __version__
 from hsm_core.events import FORMAT, Event, SweepStarted
 from hsm_core.exceptions import JournalError
 from hsm_core.journal.lines import Line, Unknown, decode, decode_block, line_of
-from hsm_core.state import SweepState, apply
+from hsm_core.state import SweepState, apply_all
 from hsm_core.text import plural
 
 _BLOCK = 1 << 16  # bytes
@@ -51,8 +52,7 @@ def replay(path: Path) -> Replay:
     state, reader = SweepState(), Reader(path)
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         for lines in reader.blocks(file):
-            for line in lines:
-                apply(state, line, line.t.timestamp())
+            apply_all(state, lines, [line.t for line in lines])
         reader.check_torn(file)
     if reader.seq == 0:
         raise _empty(path)
@@ -121,17 +121,24 @@ class Reader:
         """
         self.unreadable = None
         # The first line alone: it is looked at more closely.
-        while block := file.readlines(_BLOCK if self.seq else 1):
+        while block := self._whole_lines(file) if self.seq else file.readline():
             lines = decode_block(block, self.seq + 1) if self.seq else None
             if lines is None:
-                yield self._one_by_one(block)
+                yield self._one_by_one(io.BytesIO(block))
             else:
                 self.seq += len(lines)
-                self.offset += sum(map(len, block))
+                self.offset += len(block)
                 yield lines
             if self.unreadable is not None:
                 file.seek(self.offset + len(self.unreadable))
                 return
+
+    def passes(self, raw: bytes) -> bool:
+        """Go past an empty line, which means nothing; False, and no step, for any other."""
+        if raw != b"\n":
+            return False
+        self.offset += 1
+        return True
 
     def take(self, raw: bytes) -> Line | None:
         """Go one line on. None, and no step, for what is no record: unfinished or garbage."""
@@ -171,9 +178,16 @@ class Reader:
             f"Restore the file from a backup, or {way_out}"
         )
 
-    def _one_by_one(self, block: Sequence[bytes]) -> list[Line]:
+    @staticmethod
+    def _whole_lines(file: BinaryIO) -> bytes:
+        block = file.read(_BLOCK)
+        return block if block.endswith(b"\n") else block + file.readline()
+
+    def _one_by_one(self, block: Iterable[bytes]) -> list[Line]:
         lines: list[Line] = []
         for raw in block:
+            if self.passes(raw):
+                continue
             line = self.take(raw)
             if line is None:
                 self.unreadable = raw
@@ -195,7 +209,7 @@ class Reader:
 
 
 def _entry(line: Line) -> Entry:
-    return Entry(line.seq, line.t.timestamp(), None if isinstance(line, Unknown) else line)
+    return Entry(line.seq, line.t, None if isinstance(line, Unknown) else line)
 
 
 def _empty(path: Path) -> JournalError:

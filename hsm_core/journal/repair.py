@@ -39,6 +39,8 @@ def examine(path: Path) -> Damage | None:
     state, reader, problem = SweepState(), Reader(path), ""
     with open(path, "rb") as file:
         for raw in file:
+            if reader.passes(raw):
+                continue
             try:
                 line = reader.take(raw)
             except JournalError:
@@ -47,7 +49,7 @@ def examine(path: Path) -> Damage | None:
             if line is None:
                 problem = "it can't be read"
                 break
-            apply(state, line, line.t.timestamp())
+            apply(state, line, line.t)
         if not problem:
             return None
         file.seek(reader.offset)

@@ -94,7 +94,7 @@ def timed(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def stamps(sweep: Sweep) -> list[str]:
+def stamps(sweep: Sweep) -> list[float]:
     lines = (sweep.directory / ".hsm" / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
     return [json.loads(line)["t"] for line in lines]
@@ -144,8 +144,7 @@ def test_the_clock_of_the_tasks_is_a_day_off(timed: Sweep, clock: Clock, skew: f
     assert timed.launch("+x=range(4)", "hydra.launcher.timeout=600").wait(60) == 0, timed.said()
     seen = float(timed.output(0, "result.txt").read_text())
     assert abs(seen - time.time() - skew) < DAY / 2, "the tasks did see another time"
-    today = {time.strftime("%Y-%m-%d", time.gmtime(time.time() - ago)) for ago in (0, 3600)}
-    assert {stamp[:10] for stamp in stamps(timed)} <= today
+    assert all(abs(stamp - time.time()) < DAY / 2 for stamp in stamps(timed))
     clock.set(0.0)
     check(timed, clock, 4)
 
@@ -159,9 +158,9 @@ def test_the_launchers_clock_is_set_while_tasks_run(timed: Sweep, clock: Clock, 
     clock.set(jump)
     timed.open_gate()
     assert launcher.wait(60) == 0, timed.said()
-    days = [stamp[:10] for stamp in stamps(timed)]
-    assert days[-1] != days[0], "the launcher did see another time"
-    assert (days[-1] > days[0]) == (jump > 0)
+    times = stamps(timed)
+    assert abs(times[-1] - times[0]) > DAY / 2, "the launcher did see another time"
+    assert (times[-1] > times[0]) == (jump > 0)
     if jump < 0:
         check(timed, clock, 6)
     else:

@@ -127,9 +127,9 @@ def test_a_line_is_ascii_json_with_number_time_and_kind(path: Path) -> None:
     lines = path.read_bytes().decode("ascii").splitlines()
     for number, line in enumerate(lines, start=1):
         record = json.loads(line)
-        assert list(record)[:3] == ["seq", "t", "event"]
+        assert list(record)[:3] == ["event", "seq", "t"]
         assert record["seq"] == number
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", record["t"])
+        assert re.search(r',"t":\d{10}\.\d{6}[,}]', line)
 
 
 def test_the_time_returned_is_the_time_replayed(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_time_returned_is_the_time_replayed(path: Path) -> None:
 
 
 def test_a_clock_that_jumps_back_changes_no_order(path: Path) -> None:
-    path.write_text(FORMAT_1.replace("2026-01-15T14:30:25", "1999-12-31T23:59:59"))
+    path.write_text(FORMAT_1.replace("1768487425.", "946684799."))
     entries = Tail(path).poll()
     assert [entry.seq for entry in entries] == list(range(1, 23))
     assert entries[8].at < entries[7].at
@@ -395,7 +395,6 @@ def test_cut_anywhere_a_writer_goes_on_behind_the_last_good_line(path: Path) -> 
         b"{}\n",
         b"17\n",
         b"[" * 100_000 + b"\n",
-        b"\n\n",
     ],
 )
 def test_garbage_at_the_end_is_cut(path: Path, rest: bytes) -> None:
@@ -480,7 +479,7 @@ def test_a_journal_that_shrank_since_its_replay_is_not_written(path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "bad", [b"garbage", b"", b"\0" * 50, b'{"seq":3}', b'{"seq":"3","t":"","event":"note"}', b"\xff"]
+    "bad", [b"garbage", b" ", b"\0" * 50, b'{"seq":3}', b'{"seq":3,"t":"","event":"note"}', b"\xff"]
 )
 def test_damage_in_the_middle_is_told_with_its_place_and_a_way_out(path: Path, bad: bytes) -> None:
     write(path, HISTORY)
@@ -492,26 +491,38 @@ def test_damage_in_the_middle_is_told_with_its_place_and_a_way_out(path: Path, b
     assert str(caught.value).startswith(f"{path}:3: the line at byte {offset} is damaged: it can't be read")
 
 
+@pytest.mark.parametrize("more", ["", '{"event":"task_praised","seq":9,"t":1768487422.000001}\n'])
+def test_an_empty_line_means_nothing(path: Path, more: str) -> None:
+    """In a block that is read in one go, and in one that is read line by line."""
+    state = write(path, HISTORY)
+    lines = path.read_text().splitlines(keepends=True)
+    more = more.replace('"seq":9', f'"seq":{len(lines) + 1}')
+    path.write_text("".join([*lines[:2], "\n", *lines[2:], "\n", more]))
+    found = replay(path)
+    assert (found.seq, found.offset, found.torn) == (len(HISTORY) + bool(more), path.stat().st_size, False)
+    assert found.state.tasks == state.tasks
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"seq":4,"t":"2026-01-15T14:30:22.000001Z","event":"source_up","source":"a"}', "seq is 4 where 3 must come"),
-        ('{"seq":2,"t":"2026-01-15T14:30:22.000001Z","event":"source_up","source":"a"}', "seq is 2 where 3 must come"),
-        ('{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"source_up"}', "event 'source_up'.*source"),
-        ('{"seq":3,"t":"yesterday","event":"source_up","source":"a"}', "event 'source_up'.*datetime"),
-        ('{"seq":3,"t":"2026-99-99T14:30:22.000001Z","event":"source_up","source":"a"}', "event 'source_up'"),
+        ('{"seq":4,"t":1768487422.000001,"event":"source_up","source":"a"}', "seq is 4 where 3 must come"),
+        ('{"seq":2,"t":1768487422.000001,"event":"source_up","source":"a"}', "seq is 2 where 3 must come"),
+        ('{"seq":3,"t":1768487422.000001,"event":"source_up"}', "event 'source_up'.*source"),
+        ('{"seq":3,"t":-1,"event":"source_up","source":"a"}', "event 'source_up'.*t"),
+        ('{"seq":3,"t":1e400,"event":"source_up","source":"a"}', "event 'source_up'.*t"),
         (
-            '{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"attempt_finished","task":0,"attempt":1,"epoch":1,'
+            '{"seq":3,"t":1768487422.000001,"event":"attempt_finished","task":0,"attempt":1,"epoch":1,'
             '"source":"a","outcome":{}}',
             "event 'attempt_finished'",
         ),
         (
-            '{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"attempt_finished","task":0,"attempt":1,"epoch":1,'
+            '{"seq":3,"t":1768487422.000001,"event":"attempt_finished","task":0,"attempt":1,"epoch":1,'
             '"source":"a","outcome":7}',
             "event 'attempt_finished'",
         ),
         (
-            '{"seq":3,"t":"2026-01-15T14:30:22.000001Z","event":"task_added","task":0,"key":"","overrides":1}',
+            '{"seq":3,"t":1768487422.000001,"event":"task_added","task":0,"key":"","overrides":1}',
             "task_added",
         ),
     ],
@@ -547,7 +558,7 @@ def test_a_journal_of_a_newer_format_names_both_versions(path: Path) -> None:
 
 
 def test_a_newer_format_is_told_even_if_its_first_event_looks_different(path: Path) -> None:
-    path.write_text('{"seq":1,"t":"2026-01-15T14:30:22.000001Z","event":"sweep_started","format":2,"name":"x"}\n')
+    path.write_text('{"seq":1,"t":1768487422.000001,"event":"sweep_started","format":2,"name":"x"}\n')
     with pytest.raises(JournalError, match="format 2"):
         replay(path)
 
@@ -578,7 +589,7 @@ def test_a_journal_without_events_is_told(path: Path, content: bytes | None) -> 
 def test_an_event_of_a_later_version_is_passed_over_but_counted(path: Path) -> None:
     write(path, HISTORY)
     lines = path.read_text().splitlines(keepends=True)
-    lines.insert(1, '{"seq":2,"t":"2026-01-15T14:30:22.000001Z","event":"task_praised","task":0}\n')
+    lines.insert(1, '{"seq":2,"t":1768487422.000001,"event":"task_praised","task":0}\n')
     renumbered = [re.sub(r'"seq":\d+', f'"seq":{number}', line) for number, line in enumerate(lines, start=1)]
     path.write_text("".join(renumbered))
     assert replay(path).seq == len(HISTORY) + 1
