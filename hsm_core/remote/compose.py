@@ -33,8 +33,10 @@ class Composer:
         self._config = config
         self._bases: dict[tuple[str, ...], Any] = {}
         self._groups: dict[str, bool] = {}
+        self._given: dict[tuple[str, ...], Any] = {}
+        """bases that were not asked for yet"""
         if learnt is not None:
-            self._bases.update(learnt["bases"])
+            self._given.update(learnt["bases"])
             self._groups.update(learnt["groups"])
         self._parsed: tuple[tuple[str, ...], _Split | None] = ((), None)
         """the overrides that were split last, and what came of it"""
@@ -90,7 +92,8 @@ class Composer:
     def _base(self, groups: tuple[str, ...]) -> Any:
         base = self._bases.get(groups)
         if base is None:
-            base = self._load(groups)
+            given = self._given.pop(groups, None)
+            base = self._load(groups) if given is None else given
             if len(self._bases) >= BASES:
                 del self._bases[next(iter(self._bases))]
             self._bases[groups] = base

@@ -45,6 +45,11 @@ def cores() -> int:
 class LocalSource(AgentSource):
     type = "local"
 
+    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
+        super().__init__(name, config, slots)
+        self._warm: _Child | None = None
+        """an agent that waits for its sweep"""
+
     @classmethod
     def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
         wanted = gpus.request(config.gpus, gpus_per_task)
@@ -81,11 +86,6 @@ class LocalSource(AgentSource):
 
     def collect(self, attempts: object) -> None:
         """The output directories are in the sweep directory from the start."""
-
-    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
-        super().__init__(name, config, slots)
-        self._warm: _Child | None = None
-        """an agent that waits for its sweep"""
 
     def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
         with contextlib.suppress(SourceError):
@@ -125,15 +125,20 @@ class LocalSource(AgentSource):
         if found is None:
             raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
-        early = tempfile.TemporaryFile()  # noqa: SIM115 - the child's as long as there is one
-        child = subprocess.Popen(
-            [found, *process.interpreter_flags(), str(agent), "agent", mode],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=early,
-            env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **inherited(self.config), MARK: mark},
-            start_new_session=True,
-        )
+        try:
+            with contextlib.ExitStack() as opened:
+                early = opened.enter_context(tempfile.TemporaryFile())
+                child = subprocess.Popen(
+                    [found, *process.interpreter_flags(), str(agent), "agent", mode],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=early,
+                    env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **inherited(self.config), MARK: mark},
+                    start_new_session=True,
+                )
+                opened.pop_all()
+        except OSError as e:
+            raise SourceError(f"{self.name}: its agent can't be started: {e}") from e
         return _Child(child, early)
 
     @property

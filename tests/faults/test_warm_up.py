@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,13 @@ def test_an_interpreter_that_does_not_work_is_told_with_the_start(tmp_path: Path
     if python == "here":
         log = Path(str(error.value).rpartition("see ")[2])
         assert "this one is broken" in log.read_text()
+
+
+def test_no_room_for_what_an_agent_says_is_told_with_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as m:
+        m.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        bench, pids = warm(tmp_path)
+        assert pids == []
+        with pytest.raises(SourceError, match=r"local: its agent can't be started: .*No such file"):
+            bench.start()
+    bench.source.stop(0.0)

@@ -22,8 +22,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hsm_core.remote import yaml_text
+from hsm_core.remote.app import App
 from hsm_core.remote.compose import Composer
 from hsm_core.remote.plain_override import parse_overrides
+from hsm_core.remote.yaml_text import YamlTexts
 
 FILES = {
     "config.yaml": """
@@ -174,6 +177,24 @@ def test_what_another_composer_learnt_is_as_good(
     monkeypatch.setattr(type(loader), "load_sweep_config", lambda *_: pytest.fail("composed anew"))
     for job, more in zip(wanted, ([], ["+new=1"], ["nested.b=7"]), strict=True):
         assert facts(other.compose(["lr=4", "db=postgres", *more], 1)) == facts(job)
+
+
+def test_a_process_makes_its_tasks_ready_though_another_composed_for_it(
+    composer: tuple[Any, Any, Composer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The texts of what all tasks share are written once, in the zygote."""
+    loader, config, ours = composer
+    app = App(lambda cfg: None, None, Composer(loader, config, ours.learnt(["lr=3", "db=mysql"])), YamlTexts())
+    app.prepare(["lr=4", "db=mysql"])
+    written: list[Any] = []
+
+    def counted(part: Any) -> str:
+        written.append(part)
+        return ""
+
+    monkeypatch.setattr(yaml_text, "_dump", counted)
+    app.texts.text(app.composer.compose(["lr=4", "db=mysql"], 1))
+    assert 0 < len(written) < 12, written
 
 
 def test_nothing_is_learnt_of_what_hydra_has_to_compose_itself(composer: tuple[Any, Any, Composer]) -> None:
