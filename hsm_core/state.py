@@ -156,10 +156,11 @@ def apply(state: SweepState, event: ev.Event, at: float) -> SweepState:
 def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) -> None:
     """Fold events, each written at the time beside it: `apply` for all of them.
 
-    Tasks and their attempts are nearly all of a long journal. What is done for them stands here in one piece: calls
-    would cost as much as the work.
+    Tasks and their attempts are nearly all of a long journal. What is done for them stands here in one piece, and is
+    counted at the end: calls and dict entries would cost as much as the work.
     """
     tasks, sources, counts = state.tasks, state.sources, state.counts
+    added = submitted = started = ended = completed = 0
     for e, at in zip(events, times, strict=True):
         kind = e.kind
         if kind == _STARTED:
@@ -173,8 +174,7 @@ def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) 
             if task.state is SUBMITTED:
                 attempt.started_at = at
                 task.state = RUNNING
-                counts[SUBMITTED] -= 1
-                counts[RUNNING] += 1
+                started += 1
         elif kind == _FINISHED:
             task = tasks.get(e.task)
             if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
@@ -188,18 +188,21 @@ def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) 
             source = sources[attempt.source]
             source.active -= 1
             source.busy_seconds += outcome.duration or 0.0
-            counts[task.state] -= 1
+            if task.state is SUBMITTED:
+                started += 1  # nobody heard of its start
+            ended += 1
             if outcome.status is COMPLETED:
                 source.completed += 1
                 task.state = COMPLETED
+                completed += 1
             else:
                 source.failed += 1
                 task.state = _failed(state, task, attempt, e)
-            counts[task.state] += 1
+                counts[task.state] += 1
         elif kind == _ADDED:
             if e.task not in tasks:
                 tasks[e.task] = TaskRecord(e.task, e.key, e.overrides)
-                counts[PENDING] += 1
+                added += 1
         elif kind == _SUBMITTED:
             task = tasks.get(e.task)
             if task is None or task.state is not PENDING:
@@ -212,10 +215,13 @@ def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) 
             source.submitted += 1
             task.attempt = AttemptRecord(e.attempt, e.epoch, source.name, at, e.memory)
             task.state = SUBMITTED
-            counts[PENDING] -= 1
-            counts[SUBMITTED] += 1
+            submitted += 1
         elif kind in _FOLDS:
             _FOLDS[kind](state, e, at)
+    counts[PENDING] += added - submitted
+    counts[SUBMITTED] += submitted - started
+    counts[RUNNING] += started - ended
+    counts[COMPLETED] += completed
     if times:
         state.last_event_at = times[-1]
 
