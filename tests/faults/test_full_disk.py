@@ -231,12 +231,12 @@ def largest_file(size: int) -> list[str]:
 
 def test_a_journal_that_can_not_grow_ends_the_sweep(sweep: Sweep) -> None:
     (sweep.folder / "app.py").write_text(APP)
-    assert sweep.launch("+x=range(20)", f"+long={'x' * 500}", before=largest_file(18_000)).wait(60) == 1
+    assert sweep.launch("+x=range(60)", f"+long={'x' * 500}", before=largest_file(50_000)).wait(60) == 1
     assert f"The journal can't be written: File too large: {sweep.directory}/.hsm/journal.jsonl" in sweep.said()
     assert "To go on: hsm complete sweep_" in sweep.said()
     done = [task.index for task in sweep.state().tasks.values() if task.state is TaskState.COMPLETED]
     assert done
     assert sweep.complete().wait(60) == 0, sweep.said()
-    assert sweep.state().counts[TaskState.COMPLETED] == 20
+    assert sweep.state().counts[TaskState.COMPLETED] == 60
     assert all(starts(sweep).count(point) == 1 for point in done)
     sweep.audit()
