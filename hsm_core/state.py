@@ -59,6 +59,13 @@ class TaskRecord(msgspec.Struct, gc=False):
         return self.attempt.outcome if self.attempt is not None and self.state.terminal else None
 
 
+for _record in (AttemptRecord, TaskRecord):
+    # msgspec's own setter only tells the garbage collector, which these do without (gc=False), and the interpreter has
+    # a quick way for object's alone: a task's fields are set eleven times in a replay. In the class's body it would
+    # not do, msgspec puts its own over it.
+    _record.__setattr__, _record.__delattr__ = object.__setattr__, object.__delattr__  # type: ignore[method-assign]
+
+
 @dataclass(slots=True)
 class SourceRecord:
     """A source and what it did in this sweep."""
