@@ -11,7 +11,9 @@ import stat
 
 STREAMS = ("stdout.log", "stderr.log")
 TAIL = 64 << 10
-"""bytes of the latest output that a cut keeps, or a quarter of the limit where that is less"""
+"""bytes of the latest output that a cut keeps, or about a quarter of the limit where that is less"""
+_LOOKS = 10
+"""times that a file which grows while it is cut is looked at again"""
 
 
 class Output:
@@ -49,15 +51,21 @@ def cut(file: int, size: int, limit: int) -> None:
     """Cut a file of `size` bytes to its first half `limit`, a line that says so, and its latest lines.
 
     Everything is written where it will stay before the rest is cut off, so readers and a writer that goes on
-    appending find the file whole at every moment. What is appended in the very moment of the cut is lost.
+    appending find the file whole at every moment. What is appended in the very moment of the cut is lost; what came
+    while the cut was prepared is looked at again, so that the end of a task is hardly ever among it.
     """
     kept = limit // 2
     mark = f"\n[hsm: output truncated at {kept} bytes; what came between is left out]\n".encode()
-    want = min(TAIL, limit // 4)
-    latest = os.pread(file, want, size - want)
-    # The first line is there in part only, unless it is the only one.
-    latest = latest[latest.find(b"\n", 0, len(latest) - 1) + 1 :]
-    end = kept
-    for piece in (mark, latest):
-        end += os.pwrite(file, piece, end)
+    # Never what is written here: that ends below three quarters of the limit.
+    want = min(TAIL, max(0, limit // 4 - len(mark)))
+    for _ in range(_LOOKS):
+        latest = os.pread(file, want, size - want)
+        # The first line is there in part only, unless it is the only one.
+        latest = latest[latest.find(b"\n", 0, len(latest) - 1) + 1 :]
+        end = kept
+        for piece in (mark, latest):
+            end += os.pwrite(file, piece, end)
+        before, size = size, os.fstat(file).st_size
+        if size == before:
+            break
     os.ftruncate(file, end)

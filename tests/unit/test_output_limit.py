@@ -49,6 +49,22 @@ def test_the_beginning_and_the_latest_lines_stay(log: Path) -> None:
     assert TAIL - 13 < len(tail) <= TAIL
 
 
+def test_what_is_written_while_a_cut_is_prepared_is_kept(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = Output(str(log.parent), LIMIT)
+    append(log, lines(0, 200_000))
+    write, left = os.pwrite, [b"before the end\n", b"the end\n"]
+
+    def while_the_task_writes(file: int, data: bytes, offset: int) -> int:
+        if left:
+            append(log, left.pop(0))
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", while_the_task_writes)
+    output.close()
+    assert log.read_bytes().endswith(lines(199_999, 200_000) + b"before the end\nthe end\n")
+    assert log.read_bytes().count(MARK) == 1
+
+
 def test_what_is_written_behind_a_cut_is_kept_and_the_beginning_stays(log: Path) -> None:
     output = Output(str(log.parent), LIMIT)
     with open(log, "ab", buffering=0) as writer:
