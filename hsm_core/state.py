@@ -170,6 +170,8 @@ def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) 
     added = submitted = started = ended = completed = 0
     for e, at in zip(events, times, strict=True):
         kind = e.kind
+        # Both look for the current attempt by themselves: where one place reads the fields of two kinds of events, the
+        # interpreter loses its quick way to them.
         if kind == _STARTED:
             task = tasks.get(e.task)
             if task is None or (task.state is not RUNNING and task.state is not SUBMITTED):
