@@ -12,15 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from hsm_core import events as ev
 from hsm_core.debris import half_written
 from hsm_core.exceptions import SweepBusy
 from hsm_core.journal import entries, replay
 from hsm_core.owner import OwnerInfo, current
 from hsm_core.records import outcome_of, read_record
-from hsm_core.sources.local import marked_processes
+from hsm_core.remote import marks
 from hsm_core.state import SweepState, TaskRecord, apply, is_current
 from hsm_core.summary import LAUNCHER_GONE, condition
 from hsm_core.task import Outcome, attempt_id, task_name
@@ -111,7 +109,7 @@ def gather(directory: Path, state: SweepState) -> Evidence:
         records={path.stem: _told_by(hsm / "results", path.stem) for path in (hsm / "results").glob("*.json")},
         folders=frozenset(folder for folder in outputs if os.path.isdir(folder)),
         half_written=tuple(sorted(str(path.relative_to(directory)) for path in half_written(directory))),
-        processes={process.pid: _command(process) for process in marked_processes(f"{directory}:")},
+        processes={pid: _command(pid) for pid in marks.marked(f"{directory}:")},
         owner=owner,
     )
 
@@ -214,8 +212,5 @@ def _told_by(records: Path, attempt: str) -> Outcome | None:
         return None
 
 
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()) or process.name()
-    except psutil.Error:
-        return "(ended while it was looked at)"
+def _command(pid: int) -> str:
+    return " ".join(marks.command(pid)) or "(ended while it was looked at)"

@@ -12,7 +12,7 @@ from hsm_core.exceptions import SweepError, SweepExists
 from hsm_core.journal import replay, started
 from hsm_core.owner import Owner
 from hsm_core.ownership import refuse_foreign_sweep, refuse_open_directory
-from hsm_core.sources.local import end_processes
+from hsm_core.remote.marks import end_processes
 from hsm_core.space import check_room, why_unwritable
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from hsm_core.crashpoint import crashpoint
 from hsm_core.journal import Journal, replay
 from hsm_core.owner import Owner, current
+from hsm_core.remote.marks import end_processes
 from hsm_core.reports import write_reports
-from hsm_core.sources.local import end_processes
 
 PARTS = (".hsm", "logs", "reports", "errors", "failed_tasks")
 """the folders of a sweep directory that are hsm's"""

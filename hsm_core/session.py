@@ -37,11 +37,11 @@ from hsm_core.listeners.results_table import ResultsTable
 from hsm_core.listeners.stream import Stream
 from hsm_core.owner import Owner
 from hsm_core.points import Points
+from hsm_core.remote.marks import end_processes
 from hsm_core.results import ReturnContext, TaskReturn
 from hsm_core.resume import plan_words
 from hsm_core.signals import Signal, Signals
 from hsm_core.sources.base import SweepContext
-from hsm_core.sources.local import end_processes
 from hsm_core.state import SweepState
 from hsm_core.sweepers import after_a_resume, launches_once
 from hsm_core.task import Attempt, Task, TaskState, task_indices

@@ -11,20 +11,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import hsm_core.remote
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.exceptions import SourceError
-from hsm_core.remote import gpus, leases, process
+from hsm_core.remote import gpus, leases, marks, process
 from hsm_core.sources.agent import AgentSource, Line
 from hsm_core.sources.base import Post, SweepContext
-
-if TYPE_CHECKING:
-    import psutil
-
-MARK = "HSM_MARK"
-"""variable in the environment of every process of a sweep: sweep directory, epoch, source"""
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -81,7 +75,7 @@ class LocalSource(AgentSource):
         if sweep.config.memory_per_task is not None and not process.LINUX:
             raise SourceError(f"{self.name}: memory_per_task needs Linux; leave it out to run tasks without a limit")
         if sweep.epoch > 1:
-            end_processes(f"{sweep.directory}:", below=sweep.epoch)
+            marks.end_processes(f"{sweep.directory}:", below=sweep.epoch)
         super().start(sweep, post)
 
     def collect(self, attempts: object) -> None:
@@ -89,7 +83,7 @@ class LocalSource(AgentSource):
 
     def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
         with contextlib.suppress(SourceError):
-            mark = f"{directory}:1:{self.name}"
+            mark = marks.mark(directory, 1, self.name)
             self._warm = self._spawn(self._mode(sweep), mark, threads_per_task)
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -133,7 +127,7 @@ class LocalSource(AgentSource):
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=early,
-                    env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **inherited(self.config), MARK: mark},
+                    env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **inherited(self.config), marks.MARK: mark},
                     start_new_session=True,
                 )
                 opened.pop_all()
@@ -143,10 +137,10 @@ class LocalSource(AgentSource):
 
     @property
     def _mark(self) -> str:
-        return f"{self._sweep.directory}:{self._sweep.epoch}:{self.name}"
+        return marks.mark(self._sweep.directory, self._sweep.epoch, self.name)
 
     def _fence(self) -> None:
-        end_processes(self._mark)
+        marks.end_processes(self._mark)
 
 
 def inherited(config: SourceConfig) -> dict[str, str]:
@@ -178,45 +172,3 @@ class _Child(Line):
             self._early.seek(0)
             self.early_words = self._early.read()
             self._early.close()
-
-
-def marked_processes(mark: str, below: int | None = None) -> list[psutil.Process]:
-    """Processes of this user whose mark starts so; with `below`, only those of earlier epochs."""
-    import psutil  # takes long to import, and most sweeps have none
-
-    found = []
-    for candidate in psutil.process_iter():
-        try:
-            value = candidate.environ().get(MARK, "")
-        except (psutil.Error, OSError):
-            continue
-        if candidate.pid == os.getpid() or not value.startswith(mark):
-            continue
-        if below is None or int(value[len(mark) :].split(":")[0]) < below:
-            found.append(candidate)
-    return found
-
-
-def end_processes(mark: str, below: int | None = None, patience: float = 3.0) -> None:
-    """End all processes so marked. Afterwards none is left.
-
-    Agents get `patience` seconds to end their tasks and leave records; the rest is killed.
-    """
-    import psutil
-
-    processes = marked_processes(mark, below)
-    for candidate in processes:
-        try:
-            if "agent" in candidate.cmdline():
-                candidate.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, stubborn = psutil.wait_procs(processes, patience)
-    while stubborn:
-        for candidate in stubborn:
-            try:
-                candidate.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(stubborn, 1.0)
-        stubborn = marked_processes(mark, below)

@@ -19,7 +19,7 @@ import pytest
 from hsm_core.audit import Finding, gather, judge, read_account
 from hsm_core.journal import replay
 from hsm_core.owner import current
-from hsm_core.sources.local import marked_processes
+from hsm_core.remote import marks
 from hsm_core.state import SweepState
 from hsm_core.task import TaskState
 from hsm_core.testing import wait_until
@@ -167,7 +167,7 @@ class Sweep:
 
     def wait_for_peace(self) -> None:
         """Wait until no process of the sweep is left; agents may need a moment to end their tasks."""
-        wait_until(lambda: not marked_processes(f"{self.directory}:"), "the last process of the sweep to end")
+        wait_until(lambda: not marks.marked(f"{self.directory}:"), "the last process of the sweep to end")
 
 
 def _control() -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_core.remote import process
-from hsm_core.sources.local import marked_processes
+from hsm_core.remote import marks, process
 from hsm_core.task import TaskState
 from hsm_core.testing import wait_until
 from tests.faults.conftest import Sweep
@@ -139,7 +138,7 @@ def victim(sweep: Sweep, who: str) -> int:
     """The process of a sweep with a running task that is to be killed."""
     assert sweep.launcher is not None
     worker = int(sweep.output(0, "starts").read_text().split()[0])
-    (agent,) = (p.pid for p in marked_processes(f"{sweep.directory}:") if "agent" in p.cmdline())
+    (agent,) = (pid for pid in marks.marked(f"{sweep.directory}:") if "agent" in marks.command(pid))
     (supervisor,) = (pid for pid in process.descendants(agent) if worker in process.children(pid))
     return {"worker": worker, "supervisor": supervisor, "agent": agent, "launcher": sweep.launcher.pid}[who]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_core.sources.local import marked_processes
+from hsm_core.remote import marks
 from hsm_core.task import TaskState
 from hsm_core.testing import alive, wait_until
 
@@ -162,8 +162,8 @@ def test_agent_killed(sweep: Sweep) -> None:
     launcher = sweep.launch(POINTS, "+gated=2")
     first = sweep.pid(2)
     sweep.wait_for(3, "starts")
-    agent = next(p for p in marked_processes(f"{sweep.directory}:") if "agent" in p.cmdline())
-    os.kill(agent.pid, signal.SIGKILL)
+    agent = next(pid for pid in marks.marked(f"{sweep.directory}:") if "agent" in marks.command(pid))
+    os.kill(agent, signal.SIGKILL)
     wait_until(lambda: not alive(first), "the task to die with its agent")
     sweep.open_gate()
     assert launcher.wait(60) == 0, sweep.said()

@@ -11,7 +11,8 @@ import pytest
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import AttemptFinished
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.local import LocalSource, marked_processes
+from hsm_core.remote import marks
+from hsm_core.sources.local import LocalSource
 from hsm_core.task import TaskState
 from hsm_core.testing import Bench, wait_until
 
@@ -26,7 +27,7 @@ def warm(folder: Path, python: str | None = None) -> Bench:
 
 def running(bench: Bench) -> set[int]:
     """The pids of all that its source has started."""
-    return {p.pid for p in marked_processes(f"{bench.directory}:")}
+    return set(marks.marked(f"{bench.directory}:"))
 
 
 def warmed(bench: Bench) -> set[int]:

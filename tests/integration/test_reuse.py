@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hsm_core.sources.local import marked_processes
+from hsm_core.remote import marks
 
 if TYPE_CHECKING:
     from tests.integration.conftest import App
@@ -90,4 +90,4 @@ def test_what_has_a_memory_limit_is_not_reused(app: App) -> None:
 def test_processes_left_behind_end_with_the_sweep(app: App) -> None:
     app.write("train.py", BODY)
     sweep = app.sweep(*REUSE, "lr=1,2", "+left=1")
-    assert marked_processes(f"{sweep.directory}:") == []
+    assert marks.marked(f"{sweep.directory}:") == []
