@@ -1,9 +1,10 @@
 """The agent: one process per source, between the launcher and the zygote.
 
-The launcher writes requests and reads events, one JSON object a line, through the agent's
-standard input and output. The first request, `begin`, says what sweep the agent works for; an
-agent may be started before there is one. When the input ends, so does everything the agent
-started: it never outlives its launcher by more than the tasks' grace time.
+The launcher's requests and the agent's events are JSON objects, one a line (`hsm_core.remote.lines`
+says through what). The first request, `begin`, says what sweep the agent works for; an agent may
+be started before there is one. One whose launcher is its parent never outlives that by more than
+the tasks' grace time; one with a door lives on, and a later launcher's `begin` gives it another
+zygote for what is yet to come.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -22,7 +22,9 @@ from typing import Any, NoReturn
 
 from hsm_core.remote import gpus, leases, process
 from hsm_core.remote.commands import Commands
+from hsm_core.remote.lines import Door, Line, Parent
 from hsm_core.remote.record import read
+from hsm_core.remote.zygote_process import ZygoteProcess
 
 PATIENCE = 3.0
 """seconds that slots have to end the workers they kept"""
@@ -31,23 +33,30 @@ CRASHES = 3
 
 
 def main(args: list[str]) -> NoReturn:
-    """`fork` or `spawn`."""
-    (mode,) = args
+    """`fork` or `spawn`; for an agent with a door also the door's folder and patience in seconds."""
+    mode, *door = args
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     process.adopt_orphans()
-    Agent(mode).run()
+    line = Door(door[0], float(door[1])) if door else Parent()
+    Agent(mode, line).run()
+    line.close()
     sys.exit(0)
 
 
 class Agent:
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, line: Line) -> None:
         self._mode = mode
-        self._sweep: Mapping[str, Any] | None = None
-        """what `begin` said"""
+        self._line = line
+        self._sweep: Mapping[str, Any] = {}
+        """what the last `begin` said"""
         self._host = socket.gethostname()
         self._attempts: dict[str, dict[str, Any]] = {}
         """attempts under way: their specs, with the `pid` of their slot once they have one"""
+        self._carriers: dict[str, ZygoteProcess] = {}
+        """the zygote of each attempt that was handed over"""
+        self._started: dict[str, Mapping[str, Any]] = {}
+        """what was told of the start of attempts under way"""
         self._cancelled: set[str] = set()
         self._waiting: list[str] = []
         """attempts for which the zygote is not ready yet"""
@@ -58,60 +67,50 @@ class Agent:
         self._lease: dict[str, Any] | None = None
         """what every attempt leases: of which devices (names by id) how many; None: tasks see all GPUs"""
         self._waited = False
-        self._zygote: subprocess.Popen[bytes] | None = None
-        self._requests = -1
-        self._ready = False
-        self._reached = False
-        """whether a worker got to the app's task function; until then a failed import is the app's"""
         self._crashes = 0
         self._stopping: float | None = None
         """when everything that still runs is killed"""
         self._events, self._events_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._events.setblocking(False)
+        self._zygote: ZygoteProcess | None = self._new_zygote()
+        self._retired: list[ZygoteProcess] = []
+        """those of earlier launchers, until what they run has ended"""
 
     def run(self) -> None:
-        """Serve until told to stop, or until the launcher is gone, and nothing runs any more."""
+        """Serve until told to stop, or until no launcher can come, and nothing runs any more."""
         wakeup = process.wakeup_pipe(signal.SIGCHLD, signal.SIGTERM)
-        os.set_blocking(0, False)
-        self._start_zygote()
-        buffer = b""
-        inputs = [0, wakeup, self._events.fileno()]
+        own = [wakeup, self._events.fileno()]
         while self._stopping is None or self._attempts:
-            ready, _, _ = select.select(inputs, [], [], self._patience())
-            if self._events.fileno() in ready:
-                self._hear_zygote()
-            if wakeup in ready:
+            outputs = self._line.outputs()
+            readable, writable, _ = select.select([*own, *self._line.inputs()], outputs, [], self._patience())
+            if self._events.fileno() in readable:
+                self._hear_zygotes()
+            if wakeup in readable:
                 if signal.SIGTERM in process.drain(wakeup):
                     self._stop(0.0)
                 self._reap()
-            if 0 in ready:
-                chunk = process.drain(0)
-                if not chunk:
-                    inputs.remove(0)
-                    self._stop(max((a["grace"] for a in self._attempts.values()), default=0.0))
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    self._request(json.loads(line))
+            for request in self._line.exchange([*readable, *writable]):
+                self._request(request)
             self._expire()
-        self._end_zygote(wakeup)
+        self._end_zygotes(wakeup)
 
     def _say(self, kind: str, **body: Any) -> None:
-        """Tell the launcher. One that is gone is noticed by the end of the input."""
-        try:
-            process.write_all(1, json.dumps({"ev": kind, **body}).encode() + b"\n")
-        except BrokenPipeError:
-            return
+        """Tell the launcher."""
+        self._line.say(json.dumps({"ev": kind, **body}).encode() + b"\n")
 
     def _patience(self) -> float | None:
-        moments = [*self._commands.deadlines()]
-        if self._stopping is not None:
-            moments.append(self._stopping)
+        deserted = self._line.deserted_at(bool(self._attempts)) if self._stopping is None else self._stopping
+        moments = [*self._commands.deadlines(), *([] if deserted is None else [deserted])]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _expire(self) -> None:
         """Kill what has outlived its time: commands, and everything when stopping."""
         self._commands.expire()
-        if self._stopping is not None and time.monotonic() >= self._stopping:
+        if self._stopping is None:
+            deserted = self._line.deserted_at(bool(self._attempts))
+            if deserted is not None and time.monotonic() >= deserted:
+                self._stop(max((a["grace"] for a in self._attempts.values()), default=0.0))
+        elif time.monotonic() >= self._stopping:
             for pid in process.descendants(os.getpid()):
                 process.send(pid, signal.SIGKILL)
 
@@ -124,6 +123,9 @@ class Agent:
         elif do == "run":
             for attempt in request["attempts"]:
                 self._run(attempt)
+        elif do == "attach":
+            for attempt_id in request["ids"]:
+                self._attach(attempt_id)
         elif do == "cancel":
             for attempt_id in request["ids"]:
                 self._cancel(attempt_id)
@@ -137,38 +139,43 @@ class Agent:
         self._sweep = sweep
         os.environ.update(sweep["variables"])
         process.write_to(sweep["log"], 2)
+        if self._zygote is not None and self._zygote.sweep is not None:
+            self._retire(self._zygote)
+            self._zygote = None
+        self._crashes = 0
         if self._zygote is None:
-            self._start_zygote()
-        else:
-            self._order("begin", sweep)
+            self._zygote = self._new_zygote()
+        self._zygote.begin(sweep)
         if sweep["gpus"] is not None:
             self._find_gpus(**sweep["gpus"])
 
     def _run(self, attempt: dict[str, Any]) -> None:
-        assert self._sweep is not None
-        record = os.path.join(self._sweep["records"], f"{attempt['id']}.json")
-        pickle = os.path.join(self._sweep["records"], f"{attempt['id']}.pkl")
+        record, pickle = (self._result(attempt["id"], suffix) for suffix in ("json", "pkl"))
         # What a limit holds, or a GPU was lent to, must end before another can have that.
         reuse = self._sweep["isolation"] == "reuse" and attempt["memory"] is None and self._lease is None
         ours = {"record": record, "pickle": pickle, "host": self._host, "lease": self._lease, "reuse": reuse}
         self._attempts[attempt["id"]] = {**attempt, **ours}
-        if self._ready:
-            self._hand_over(attempt["id"])
+        if self._zygote is not None and self._zygote.ready:
+            self._hand_over(attempt["id"], self._zygote)
         else:
             self._waiting.append(attempt["id"])
 
-    def _hand_over(self, attempt_id: str) -> None:
-        if not self._order("run", self._attempts[attempt_id]):
+    def _hand_over(self, attempt_id: str, zygote: ZygoteProcess) -> None:
+        if zygote.order("run", self._attempts[attempt_id]):
+            self._carriers[attempt_id] = zygote
+        else:
             self._waiting.append(attempt_id)
-            self._ready = False
+            zygote.ready = False
 
-    def _order(self, do: str, what: object) -> bool:
-        """Write an order to the zygote; False when it has ended."""
-        try:
-            process.write_all(self._requests, json.dumps({do: what}).encode() + b"\n")
-        except BrokenPipeError:
-            return False
-        return True
+    def _attach(self, attempt_id: str) -> None:
+        """Tell another launcher of an attempt: that it runs, how it ended, or that there is nothing of it here."""
+        if attempt_id in self._started:
+            self._say("started", **self._started[attempt_id])
+        elif attempt_id not in self._attempts:
+            self._tell_end(attempt_id, self._result(attempt_id, "json"), "its agent is gone, and it left no result")
+
+    def _result(self, attempt_id: str, suffix: str) -> str:
+        return os.path.join(self._sweep["records"], f"{attempt_id}.{suffix}")
 
     def _cancel(self, attempt_id: str) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -179,7 +186,7 @@ class Agent:
             self._waiting.remove(attempt_id)
             self._lost(attempt_id, "ended before it was started", cause="cancelled")
         else:
-            self._order("cancel", attempt_id)  # a zygote that has ended took its slots along
+            self._carriers[attempt_id].order("cancel", attempt_id)  # one that has ended took its slots along
 
     def _stop(self, grace: float) -> None:
         """End everything; what has not ended after `grace` seconds and a little more is killed."""
@@ -200,33 +207,29 @@ class Agent:
         self._lease = {"devices": {device.id: device.name for device in devices}, "per_task": per_task}
         self._gpus = {"gpus": [{"id": device.id, "name": device.name, "model": device.model} for device in devices]}
 
-    # --- the zygote and its children
+    # --- zygotes and their children
 
-    def _start_zygote(self) -> None:
-        requests, self._requests = os.pipe()
-        command = [sys.executable, *process.interpreter_flags()]
-        command += [os.path.join(os.path.dirname(__file__), "__main__.py"), "zygote", self._mode]
-        events = self._events_out.fileno()
-        numbers = requests, events, os.getpid()
-        self._zygote = subprocess.Popen(
-            [*command, *map(str, numbers)],
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            pass_fds=[requests, events],
-            start_new_session=True,
-        )
-        os.close(requests)
-        if self._sweep is not None:
-            self._order("begin", self._sweep)
+    def _new_zygote(self) -> ZygoteProcess:
+        return ZygoteProcess(self._mode, self._events_out.fileno())
 
-    def _end_zygote(self, signals: int) -> None:
-        """End the zygote, its slots, and whatever they left behind; returns once all of it is gone."""
-        if self._zygote is not None:
-            process.send(self._zygote.pid, signal.SIGKILL)
-            self._zygote.wait()
+    def _retire(self, zygote: ZygoteProcess) -> None:
+        """Give a zygote nothing more; it ends when what it carries has."""
+        self._retired.append(zygote)
+        self._dismiss_idle()
+
+    def _dismiss_idle(self) -> None:
+        for zygote in [*self._retired]:
+            if zygote not in self._carriers.values():
+                self._retired.remove(zygote)
+                zygote.let_go()
+
+    def _end_zygotes(self, signals: int) -> None:
+        """End the zygotes, their slots, and whatever they left behind; returns once all of it is gone."""
+        for zygote in [*self._retired, *([] if self._zygote is None else [self._zygote])]:
+            zygote.kill()
         process.end_descendants(signals, PATIENCE, process.reap)
 
-    def _hear_zygote(self) -> None:
+    def _hear_zygotes(self) -> None:
         while True:
             try:
                 message = json.loads(self._events.recv(1 << 20))
@@ -235,12 +238,15 @@ class Agent:
             getattr(self, f"_on_{message.pop('ev')}")(**message)
 
     def _on_ready(self, pid: int, python: str) -> None:
-        self._ready = True
+        zygote = self._zygote
+        if zygote is None or pid != zygote.pid:
+            return
+        zygote.ready = True
         facts = {"host": self._host, "pid": os.getpid(), "python": python, "worker": self._mode}
         self._say("ready", **facts, cpus=os.cpu_count(), **self._gpus)
         waiting, self._waiting = self._waiting, []
         for attempt_id in waiting:
-            self._hand_over(attempt_id)
+            self._hand_over(attempt_id, zygote)
 
     def _on_unsafe(self, reason: str) -> None:
         self._mode = "spawn"
@@ -254,10 +260,11 @@ class Agent:
         for attempt_id in self._waiting:
             self._lost(attempt_id, reason)
         self._waiting = []
-        for attempt in self._attempts.values():
-            if "pid" in attempt:
+        for attempt_id, attempt in self._attempts.items():
+            if "pid" in attempt and self._carriers[attempt_id] is self._zygote:
                 process.send(attempt["pid"], signal.SIGHUP)
-        self._stop(0.0)
+        if not self._retired:
+            self._stop(0.0)
 
     def _on_placed(self, id: str, pid: int) -> None:
         if id in self._attempts:
@@ -271,7 +278,10 @@ class Agent:
 
     def _on_started(self, **facts: Any) -> None:
         self._crashes = 0
-        self._reached = True
+        attempt_id = facts["id"]
+        if attempt_id in self._attempts:
+            self._carriers[attempt_id].reached = True
+            self._started[attempt_id] = facts
         self._say("started", **facts)
 
     def _on_full(self, id: str, reason: str) -> None:
@@ -293,38 +303,49 @@ class Agent:
     def _settle(self, id: str, without: str) -> None:
         """Tell how an attempt ended, by its record; `without` says why there is none."""
         attempt = self._attempts.get(id)
-        if attempt is None:
-            return
+        if attempt is not None:
+            carrier = self._carriers.get(id)
+            reached = carrier is None or carrier.reached
+            self._tell_end(id, attempt["record"], self._unwritable.pop(id, without), reached)
+
+    def _tell_end(self, id: str, path: str, without: str, reached: bool = True) -> None:
+        """Tell what the record of an attempt says; before the app was `reached` a failed import is its own."""
         try:
-            record = read(attempt["record"])
+            record = read(path)
         except FileNotFoundError:
-            self._lost(id, self._unwritable.pop(id, without))
+            self._lost(id, without)
             return
         except ValueError as e:
             self._lost(id, f"invalid result: {e}")
             return
-        if isinstance(record, dict) and record.get("unreached") and not self._reached:
-            os.unlink(attempt["record"])
+        if isinstance(record, dict) and record.get("unreached") and not reached:
+            os.unlink(path)
             self._on_unusable(record["error"]["traceback"])
             self._lost(id, record["message"])
             return
-        del self._attempts[id]
-        self._cancelled.discard(id)
+        self._forget(id)
         self._say("finished", id=id, record=record)
 
     def _lost(self, attempt_id: str, reason: str, cause: str = "lost") -> None:
-        del self._attempts[attempt_id]
-        self._cancelled.discard(attempt_id)
+        self._forget(attempt_id)
         self._say("lost", id=attempt_id, reason=reason, cause=cause, host=self._host)
 
+    def _forget(self, attempt_id: str) -> None:
+        for known in (self._attempts, self._carriers, self._started):
+            known.pop(attempt_id, None)
+        self._cancelled.discard(attempt_id)
+        self._dismiss_idle()
+
     def _reap(self) -> None:
-        """Collect ended children: commands, the zygote, and slots it left to us."""
+        """Collect ended children: commands, zygotes, and slots they left to us."""
         self._commands.reap()
-        if self._zygote is not None and self._zygote.poll() is not None:
-            self._zygote_ended(self._zygote.returncode)
+        for zygote in [*self._retired, *([] if self._zygote is None else [self._zygote])]:
+            status = zygote.ended()
+            if status is not None:
+                self._zygote_ended(zygote, status)
         for attempt_id, attempt in list(self._attempts.items()):
             if "pid" in attempt and self._ended(attempt["pid"]):
-                self._hear_zygote()
+                self._hear_zygotes()
                 self._on_gone(attempt_id, -1)
 
     def _ended(self, pid: int) -> bool:
@@ -334,22 +355,27 @@ class Agent:
         except ChildProcessError:
             return False
 
-    def _zygote_ended(self, status: int) -> None:
-        self._hear_zygote()
-        self._zygote = None
-        self._ready = False
-        os.close(self._requests)
+    def _zygote_ended(self, zygote: ZygoteProcess, status: int) -> None:
+        self._hear_zygotes()
         for attempt_id, attempt in list(self._attempts.items()):
-            if "pid" not in attempt and attempt_id not in self._waiting:
+            if "pid" not in attempt and self._carriers.get(attempt_id) is zygote:
                 cause = "cancelled" if attempt_id in self._cancelled else "lost"
                 self._lost(attempt_id, f"the process that starts tasks ended with {status}", cause)
-        if self._stopping is not None or self._sweep is None:
+        if zygote in self._retired:
+            self._retired.remove(zygote)
+            zygote.let_go()
+        if zygote is not self._zygote:
+            return
+        zygote.let_go()
+        self._zygote = None
+        if self._stopping is not None or zygote.sweep is None:
             return
         if status != 0:
             self._crashes += 1
         if self._crashes >= CRASHES:
             ends = f"the app's process ended {CRASHES} times by itself, last with {status}"
-            self._say("unusable", reason=f"{ends}; see {self._sweep['log']}")
+            self._say("unusable", reason=f"{ends}; see {zygote.sweep['log']}")
             self._stop(0.0)
         else:
-            self._start_zygote()
+            self._zygote = self._new_zygote()
+            self._zygote.begin(zygote.sweep)
