@@ -6,15 +6,14 @@ A subclass opens the line to its agent; this class speaks the agent's protocol
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import IO, Any
+from typing import Any
 
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.config.sizes import limit_in_bytes
@@ -24,24 +23,11 @@ from hsm_core.records import outcome_of, settle
 from hsm_core.remote import gpus
 from hsm_core.remote.leases import capacity
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
+from hsm_core.sources.line import Line
 from hsm_core.task import Attempt, Cause, Outcome
 
-LINE_LIMIT = 16 << 20
-"""bytes of one event; that of a program's output, the longest, has less"""
 RESTARTS = 3
 """agents that may end by themselves, one after the other without a task started between"""
-
-
-class Line(ABC):
-    """The line to one agent: what it reads, what it writes, and how to hang up."""
-
-    def __init__(self, requests: IO[bytes], events: IO[bytes]) -> None:
-        self.requests = requests
-        self.events = events
-
-    @abstractmethod
-    def wait(self, timeout: float) -> None:
-        """Wait until the agent has ended; make it end after `timeout` seconds."""
 
 
 class AgentSource(Source):
@@ -133,7 +119,7 @@ class AgentSource(Source):
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
-            self._post(settle(self._sweep.records, attempt, "its launcher and agent are gone"))
+            self._post(settle(self._sweep.records, attempt, "its agent is gone, and it left no result"))
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         self._send({"do": "cancel", "ids": [a.id for a in attempts]})
@@ -161,31 +147,22 @@ class AgentSource(Source):
     def _hang_up(self, timeout: float) -> None:
         """Close the line; afterwards the agent has ended and nothing more is heard."""
         assert self._line is not None
-        with contextlib.suppress(BrokenPipeError):  # of an agent that is gone, with a request it never read
-            self._line.requests.close()
-        self._line.wait(timeout)
+        self._line.hang_up(timeout)
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join()
 
     def _send(self, request: Mapping[str, Any]) -> None:
-        """Hand a request to the agent; one that is gone is dealt with by the reader."""
         assert self._line is not None
-        data = json.dumps(request).encode() + b"\n"
-        with self._lock:
-            try:
-                self._line.requests.write(data)
-                self._line.requests.flush()
-            except (BrokenPipeError, ValueError):
-                return
+        self._line.send(request)
 
     def _read(self, line: Line) -> None:
         try:
-            while text := line.events.readline(LINE_LIMIT):
+            while text := line.hear():
                 self._hear(json.loads(text))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
             words = f"{self.name}: what its agent said can't be understood ({type(e).__name__}: {e}); it is given up"
             self._post(Note("ERROR", words, source=self.name))
-        line.events.close()
+        line.close()
         if not self._ready.done():
             self._ready.set_exception(SourceError(f"{self.name}: the agent ended before it was ready; see {self._log}"))
         elif not self._stopping:
@@ -207,7 +184,7 @@ class AgentSource(Source):
             self._started(event)
             self._deaths = 0
         elif kind == "finished":
-            self._finished(event["id"], outcome_of(event["record"], event["id"]))
+            self._finished(event["id"], self._outcome(event["id"], event["record"]))
         elif kind == "lost":
             self._finished(event["id"], Outcome.failed(Cause(event["cause"]), event["reason"], host=event["host"]))
         elif kind == "command":
@@ -228,6 +205,10 @@ class AgentSource(Source):
         if attempt is not None:
             facts = {key: _told(event, key, kind) for key, kind in _FACTS.items()}
             self._post(AttemptStarted(attempt.task.index, attempt.number, attempt.epoch, self.name, **facts))
+
+    def _outcome(self, attempt_id: str, record: object) -> Outcome:
+        """What a result record that the agent read there says."""
+        return outcome_of(record, attempt_id)
 
     def _finished(self, attempt_id: str, outcome: Outcome) -> None:
         with self._lock:
@@ -254,8 +235,7 @@ class AgentSource(Source):
         self._hang_up(0.0)
         with self._lock:
             orphans, self._active = list(self._active.values()), {}
-        for attempt in orphans:
-            self._post(settle(self._sweep.records, attempt, "its agent ended by itself"))
+        self.attach(orphans)
         if given_up:
             return
         try:

@@ -17,8 +17,9 @@ import hsm_core.remote
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.remote import gpus, leases, marks, process
-from hsm_core.sources.agent import AgentSource, Line
+from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import Post, SweepContext
+from hsm_core.sources.line import Line, PipeLine
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -94,9 +95,8 @@ class LocalSource(AgentSource):
         """End the agent that waits, if there is one."""
         warm, self._warm = self._warm, None
         if warm is not None:
-            warm.requests.close()
-            warm.wait(1.0)
-            warm.events.close()
+            warm.hang_up(1.0)
+            warm.close()
 
     def _open(self) -> Line:
         if self._sweep.epoch > 1:
@@ -149,7 +149,7 @@ def inherited(config: SourceConfig) -> dict[str, str]:
     return {**os.environ, **{name: str(value) for name, value in values.items()}}
 
 
-class _Child(Line):
+class _Child(PipeLine):
     def __init__(self, child: subprocess.Popen[bytes], early: IO[bytes]) -> None:
         assert child.stdin is not None and child.stdout is not None
         super().__init__(child.stdin, child.stdout)

@@ -19,6 +19,7 @@ from hsm_core.config import SourceConfig
 from hsm_core.events import SourceDown, SourceEvent, SourceUp
 from hsm_core.remote import process
 from hsm_core.sources.agent import RESTARTS
+from hsm_core.sources.line import PipeLine
 from hsm_core.sources.local import LocalSource
 from hsm_core.testing import Bench
 
@@ -36,7 +37,7 @@ def test_stopping_a_source_whose_agent_has_just_died(tmp_path: Path, monkeypatch
 
     source.start(bench.context(epoch=1), post)
     line = source._line
-    assert line is not None
+    assert isinstance(line, PipeLine)
     wait = line.wait
 
     def wait_for_the_reader_too(timeout: float) -> None:

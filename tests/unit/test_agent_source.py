@@ -13,8 +13,9 @@ import pytest
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceEvent
 from hsm_core.remote.record import LIMIT, read
-from hsm_core.sources.agent import LINE_LIMIT, RESTARTS, AgentSource, Line
+from hsm_core.sources.agent import RESTARTS, AgentSource
 from hsm_core.sources.base import CommandResult, SweepContext
+from hsm_core.sources.line import LINE_LIMIT, PipeLine
 from hsm_core.task import Attempt, Cause, Task
 from hsm_core.testing import wait_until
 
@@ -23,7 +24,7 @@ ATTEMPT = Attempt(Task(0, (), "key"), 1, 1, "far")
 RECORD = {"format": 1, "task": 0, "attempt": 1, "epoch": 1, "status": "completed", "host": "far"}
 
 
-class Recorded(Line):
+class Recorded(PipeLine):
     """A line on which an agent says what it was told to, once it was asked for something."""
 
     def __init__(self, words: bytes) -> None:
@@ -41,7 +42,7 @@ class Far(AgentSource):
         self._words = words
         self.events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
 
-    def _open(self) -> Line:
+    def _open(self) -> Recorded:
         self._active[ATTEMPT.id] = ATTEMPT
         return Recorded(self._words)
 
