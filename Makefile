@@ -12,7 +12,8 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 METADATA := setup.py pyproject.toml hsm_core/__init__.py
 
 # Programs that the tests call, each with the Debian package it is in.
-TEST_PROGRAMS := git:git faketime:faketime
+TEST_PROGRAMS := git:git faketime:faketime sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 fish:fish \
+  useradd:passwd setpriv:util-linux
 
 .PHONY: demo test lint bench clean environment programs
 

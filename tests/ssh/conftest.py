@@ -1,0 +1,7 @@
+"""What the tests of SSH sources share: real hosts."""
+
+from __future__ import annotations
+
+from tests.testbed.fixtures import client_key, make_host, ssh_home, ssh_host
+
+__all__ = ["client_key", "make_host", "ssh_home", "ssh_host"]

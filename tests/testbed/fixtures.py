@@ -1,0 +1,46 @@
+"""Fixtures over the hosts of `tests.testbed.sshd`; a folder's conftest.py imports those it wants."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.testbed.sshd import ClientKey, SshHome, SshHost, need, remove_leftovers
+
+MakeHost = Callable[..., SshHost]
+"""Takes what `SshHost` takes, but for the key"""
+
+
+@pytest.fixture(scope="session")
+def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
+    """The key that every host lets in."""
+    need(["sshd", "ssh-keygen", "useradd", "setpriv"], "a host of one's own")
+    remove_leftovers()
+    return ClientKey(tmp_path_factory.mktemp("client_key"))
+
+
+@pytest.fixture
+def ssh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshHome:
+    """$HOME with an empty `.ssh`; no agent."""
+    home = SshHome(tmp_path / "ssh_home")
+    monkeypatch.setenv("HOME", str(home.folder))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return home
+
+
+@pytest.fixture
+def make_host(client_key: ClientKey) -> Iterator[MakeHost]:
+    """Makes hosts that run until the test ends; the test's `ssh_home` does not know them yet."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(SshHost(client_key, *args, **options))
+
+
+@pytest.fixture
+def ssh_host(make_host: MakeHost, ssh_home: SshHome) -> SshHost:
+    """A host whose key the test's known_hosts has."""
+    host = make_host()
+    ssh_home.trust(host)
+    return host
