@@ -167,6 +167,9 @@ def _across_keys(sources: Mapping[str, Any]) -> list[tuple[Key, str]]:
             found += [((*at, "sources"), text) for text in _bad_members(source.get("sources", []), sources)]
         elif "sources" in source:
             found.append(((*at, "sources"), f"only a source of type {GROUP} has members"))
+        in_host, user = str(source.get("host", "")).rpartition("@")[0], source.get("user")
+        if in_host and user is not None and user != in_host:
+            found.append(((*at, "user"), f"is '{user}', but its host says '{in_host}'; keep one of them"))
     return found
 
 

@@ -147,10 +147,13 @@ def growth_factor(text: str) -> float:
 
 def _host(value: str) -> str | None:
     # Strict, because it ends up on command lines of ssh and rsync.
-    if re.fullmatch(r"[\w\[:][\w.:%+\[\]-]*", value):
-        return None
-    hint = "; write user and host as two keys" if "@" in value else ""
-    return f"{shown(value)} is no host name, address or ssh alias{hint}"
+    user, at, name = value.rpartition("@")
+    if re.fullmatch(r"[\w\[:][\w.:%+\[\]-]*", name) is None:
+        return f"{shown(value)} is no host name, address or ssh alias"
+    if at:
+        return _user(user)
+    hint = "; write host and port as two keys" if re.fullmatch(r"[^:]+:\d+", name) else ""
+    return f"{shown(value)} is no host name, address or ssh alias{hint}" if hint else None
 
 
 def _user(value: str) -> str | None:
@@ -221,6 +224,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (SourceConfig, "host"): _host,
     (SourceConfig, "port"): _between(1, 65535),
     (SourceConfig, "user"): _user,
+    (SourceConfig, "host_key_policy"): _one_of("verify", "accept_new"),
     (SourceConfig, "system"): _one_of("slurm", "pbs"),
     (SourceConfig, "weight"): _above_zero,
     (SourceConfig, "priority"): _priority,

@@ -21,9 +21,13 @@ class SourceConfig:
     """slots; None: as many as its GPUs have room for, without `gpus` one per core for local, else the type's own
     default"""
     host: str | None = None
+    """ssh: a name, an address or an alias of ~/.ssh/config, with `user@` before it or not; None: the source's name"""
     port: int | None = None
     user: str | None = None
     ssh_key: str | None = None
+    host_key_policy: str = "verify"
+    """ssh: verify (an unknown host key is refused) or accept_new (that of a host never seen is added to known_hosts; a
+    changed one is refused all the same)"""
     project_dir: str | None = None
     conda_env: str | None = None
     python: str | None = None

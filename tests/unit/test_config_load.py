@@ -286,6 +286,13 @@ def test_environment_variables_in_the_file(tmp_path: Path, monkeypatch: pytest.M
     assert (source.host, source.user) == ("gpu7", "me")
 
 
+@pytest.mark.parametrize("host", ["me@there", "me.too@there.example.com", "there", "10.0.0.7", "fe80::1%eth0", "[::1]"])
+def test_hosts_with_and_without_a_user(tmp_path: Path, host: str) -> None:
+    write(tmp_path, f"compute_sources: {{c: {{type: ssh, host: '{host}', host_key_policy: accept_new}}}}\n")
+    source = load(None, cwd=tmp_path).compute_sources["c"]
+    assert (source.host, source.host_key_policy) == (host, "accept_new")
+
+
 # --- which one holds -----------------------------------------------------------------------------
 
 
@@ -428,9 +435,20 @@ BAD_FILES = [
      "hsm_config.yaml:1: compute_sources.c.port: must be between 1 and 65535, not 70000"),
     ("compute_sources: {c: {type: ssh, host: -oProxyCommand=x}}\n",
      "hsm_config.yaml:1: compute_sources.c.host: the text '-oProxyCommand=x' is no host name, address or ssh alias"),
-    ("compute_sources: {c: {type: ssh, host: me@there}}\n",
-     "hsm_config.yaml:1: compute_sources.c.host: the text 'me@there' is no host name, address or ssh alias; "
-     "write user and host as two keys"),
+    ("compute_sources: {c: {type: ssh, host: me@-oProxyCommand=x}}\n",
+     "hsm_config.yaml:1: compute_sources.c.host: the text 'me@-oProxyCommand=x' is no host name, address or ssh alias"),
+    ("compute_sources: {c: {type: ssh, host: -me@there}}\n",
+     "hsm_config.yaml:1: compute_sources.c.host: the text '-me' is no name of a user"),
+    ("compute_sources: {c: {type: ssh, host: '@there'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.host: the text '' is no name of a user"),
+    ("compute_sources: {c: {type: ssh, host: 'there:22'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.host: the text 'there:22' is no host name, address or ssh alias; "
+     "write host and port as two keys"),
+    ("compute_sources: {c: {type: ssh, host: me@there, user: you}}\n",
+     "hsm_config.yaml:1: compute_sources.c.user: is 'you', but its host says 'me'; keep one of them"),
+    ("compute_sources: {c: {type: ssh, host_key_policy: accept-new}}\n",
+     "hsm_config.yaml:1: compute_sources.c.host_key_policy: must be one of verify, accept_new, not the text "
+     "'accept-new'; did you mean accept_new?"),
     ("compute_sources: {c: {type: ssh, user: '-l'}}\n",
      "hsm_config.yaml:1: compute_sources.c.user: the text '-l' is no name of a user"),
     ("compute_sources: {c: {type: local, priority: hihg}}\n",
