@@ -51,6 +51,8 @@ setup(
         "PyYAML>=6.0",
         "jinja2>=3.1",
         "msgspec>=0.21",
+        "fabric>=3.2",
+        "paramiko>=3.4",
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],

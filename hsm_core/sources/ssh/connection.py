@@ -1,0 +1,158 @@
+"""The connection to one host: one login for everything, more only where the host wants that."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from hsm_core.config import SourceConfig
+from hsm_core.exceptions import SourceError, Unavailable
+from hsm_core.sources.ssh.program import Program
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from hsm_core.sources.ssh.identities import Identities
+    from hsm_core.sources.ssh.login import Login
+
+LOGINS = 8
+"""logins on a host that allows few channels in one"""
+BUSY = 60.0
+"""seconds to wait for a free channel"""
+
+
+class Connection:
+    """All that goes to one host. Threads may share it."""
+
+    def __init__(self, name: str, config: SourceConfig, *, compress: bool = False) -> None:
+        self._name = name
+        self._config = config
+        self._compress = compress
+        self._identities: Identities | None = None
+        self._opening = threading.RLock()
+        """held by the one who logs in"""
+        self._logins: list[Login] = []
+        self._address: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether something can be run, as far as is known."""
+        return any(login.active for login in self._logins)
+
+    @property
+    def address(self) -> str:
+        """`user@host:port` for people; before the first `open`, as it was configured."""
+        return self._address or f"{self._config.host or self._name}"
+
+    @property
+    def _where(self) -> str:
+        return f"{self._name} ({self.address})"
+
+    def open(self, timeout: float = 10.0) -> None:
+        """Connect and log in, if that is not so already; returns once commands can be run.
+
+        `timeout` are seconds for all of it; ConnectTimeout in the ssh configuration wins. Raises Unavailable where
+        the host can't be reached now, and SourceError where somebody has to do something: an unknown or changed host
+        key, no key that it takes, a faulty ssh configuration.
+        """
+        with self._opening:
+            if self.alive:
+                return
+            self.close()
+            self._log_in(timeout)
+
+    def _log_in(self, timeout: float) -> Login:
+        # They take 0.3 s, which is nothing to spend while sources are only looked for.
+        from hsm_core.sources.ssh.identities import Identities
+        from hsm_core.sources.ssh.login import Dropped, Login
+        from hsm_core.sources.ssh.route import route
+
+        if self._identities is None:
+            self._identities = Identities(self._config.ssh_key)
+        pause, began = 0.1, time.monotonic()
+        while True:
+            hops = route(self._name, self._config, self._identities, self._compress)
+            self._address = hops[-1].address
+            configured = str(hops[-1].settings.get("connecttimeout", ""))
+            deadline = began + (float(configured) if configured.isdigit() else timeout)
+            login = Login(hops)
+            self._logins.append(login)
+            try:
+                login.open(deadline)
+                return login
+            except Dropped as e:
+                self._logins.remove(login)
+                if time.monotonic() + pause > deadline:
+                    raise Unavailable(f"{e}; it may allow few logins at a time (MaxStartups)") from e
+            except BaseException:
+                with contextlib.suppress(ValueError):  # `close` may have been called meanwhile
+                    self._logins.remove(login)
+                raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 2.0)
+
+    def run(self, script: str) -> Program:
+        """Start a POSIX shell script there, in a channel of its own; returns once it runs.
+
+        The script is not seen in a list of processes, and may hold any text but NUL characters. Raises Unavailable when
+        the connection is lost or not open, or the login shell there does not come to the script.
+        """
+        program = Program(self._channel(), self._where)
+        program.start(script)
+        return program
+
+    def sftp(self) -> paramiko.SFTPClient:
+        """A session to transfer files; it takes a channel until it is closed. Raises Unavailable as `run` does."""
+        import paramiko
+
+        channel = self._channel()
+        try:
+            channel.invoke_subsystem("sftp")
+            return paramiko.SFTPClient(channel)
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as e:
+            channel.close()
+            raise Unavailable(
+                f"{self._where}: no files can be transferred by SFTP: {e or 'it hung up'}. "
+                "Is sftp-server installed there, does the user's shell profile print nothing?"
+            ) from e
+
+    def _channel(self) -> paramiko.Channel:
+        """A channel in one of the logins, or in a new one where the host allows no more in those there are."""
+        from hsm_core.sources.ssh.login import CHANNELS
+
+        deadline = time.monotonic() + BUSY
+        while True:
+            logins = [login for login in self._logins if login.active]
+            if not logins:
+                raise Unavailable(f"{self._where}: not connected")
+            for login in logins:
+                channel = login.channel()
+                if channel is not None:
+                    return channel
+            if all(login.room < CHANNELS for login in logins) and len(logins) < LOGINS:
+                self._log_in_again(len(logins))
+            elif time.monotonic() > deadline:
+                raise Unavailable(f"{self._where}: all channels have been busy for {BUSY:g} s")
+            else:
+                time.sleep(0.05)
+
+    def _log_in_again(self, have: int) -> None:
+        """One login more, unless another thread came first."""
+        with self._opening:
+            if sum(login.active for login in self._logins) > have:
+                return
+            try:
+                self._log_in(10.0)
+            except Unavailable:
+                raise
+            except SourceError as e:
+                raise Unavailable(str(e)) from e
+
+    def close(self) -> None:
+        """Hang up; idempotent. Every program that runs over it has a lost connection then."""
+        logins, self._logins = self._logins, []
+        for login in logins:
+            login.close()

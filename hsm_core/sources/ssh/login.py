@@ -1,0 +1,239 @@
+"""One login on a host: a chain of connections that lead there, and the channels in it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import paramiko
+
+from hsm_core.exceptions import SourceError, Unavailable
+from hsm_core.sources.ssh.route import LOG_CHANNEL, Hop
+from hsm_core.text import printable
+
+log = logging.getLogger(__name__)
+
+CHANNELS = 7
+"""channels of one login; sshd allows ten (MaxSessions) unless told otherwise"""
+CHANNEL_TIMEOUT = 30.0
+"""seconds until a new channel is open"""
+QUIET = 15
+"""seconds without a word from the host until it is asked for one"""
+SILENCE = 40
+"""seconds without a word after which the connection is given up"""
+
+
+class Login:
+    """Connections along a route, each inside the one before; the last one's channels are what it is for."""
+
+    def __init__(self, hops: Sequence[Hop]) -> None:
+        self._hops = hops
+        self.where = hops[-1].where
+        self._line: Heard | None = None
+        self._proxy: Proxy | None = None
+        self._lock = threading.Lock()
+        self._channels: list[paramiko.Channel] = []
+        self._opening = 0
+        self.room = CHANNELS
+        """channels it takes at a time, as far as is known"""
+        self._closed = threading.Event()
+        paramiko_log = logging.getLogger(LOG_CHANNEL)
+        if paramiko_log.level == logging.NOTSET:
+            paramiko_log.setLevel(logging.CRITICAL)
+
+    @property
+    def active(self) -> bool:
+        transport = self._hops[-1].link.client.get_transport()
+        return transport is not None and transport.is_active() and transport.is_authenticated()
+
+    def open(self, deadline: float) -> None:
+        """Connect and log in, until `deadline` (of `time.monotonic`).
+
+        Raises Dropped where a host hung up before it said which key it has, Unavailable where one can't be reached,
+        SourceError where somebody has to do something. Then all is closed again.
+        """
+        try:
+            for before, hop in zip([None, *self._hops], self._hops, strict=False):
+                self._open_hop(before, hop, deadline)
+        except BaseException:
+            self.close()
+            raise
+        watch = threading.Thread(target=self._watch, name="hsm-ssh-watch", daemon=True)
+        watch.start()
+
+    def _open_hop(self, before: Hop | None, hop: Hop, deadline: float) -> None:
+        seconds = max(0.1, deadline - time.monotonic())
+        with _told(hop, seconds, self._proxy_said):
+            line = self._line = Heard(self._dial(before, hop, seconds))
+            seconds = max(0.1, deadline - time.monotonic())
+            hop.link.connect_timeout = seconds
+            hop.link.connect_kwargs.update(sock=line, banner_timeout=seconds, auth_timeout=seconds)
+            if self._closed.is_set():
+                raise EOFError("closed by us")
+            hop.link.open()
+
+    def _dial(self, before: Hop | None, hop: Hop, seconds: float) -> Any:
+        """Something like a socket to a host: through the hop before, by its ProxyCommand, or straight."""
+        if before is not None:
+            transport = before.link.transport
+            return transport.open_channel("direct-tcpip", (hop.link.host, hop.link.port), ("", 0), timeout=seconds)
+        command = hop.settings.get("proxycommand")
+        if command is not None:
+            self._proxy = Proxy(command)
+            return self._proxy.socket
+        connected = socket.create_connection((hop.link.host, hop.link.port), seconds)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
+    def _proxy_said(self) -> str:
+        return "" if self._proxy is None else self._proxy.said()
+
+    def channel(self) -> paramiko.Channel | None:
+        """A new channel; None where there is no room for one, or the host refuses it.
+
+        Raises Unavailable when the connection is lost, or where the host refuses the only channel.
+        """
+        with self._lock:
+            self._channels = [channel for channel in self._channels if not channel.exit_status_ready()]
+            taken = len(self._channels) + self._opening
+            if taken >= self.room:
+                return None
+            self._opening += 1
+        try:
+            channel = self._hops[-1].link.transport.open_session(timeout=CHANNEL_TIMEOUT)
+        except paramiko.ChannelException as e:
+            if taken == 0:
+                raise Unavailable(f"{self.where}: it lets us log in, but run nothing: {e.text}") from e
+            self.room = taken
+            return None
+        except (paramiko.SSHException, EOFError, OSError) as e:
+            raise Unavailable(f"{self.where}: the connection is lost: {e}") from e
+        else:
+            with self._lock:
+                self._channels.append(channel)
+            return channel
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def _watch(self) -> None:
+        """Give the connection up once nothing at all is heard of the host, however it is reached.
+
+        TCP alone notices that after a quarter of an hour, and behind a jump host not at all. Seconds are counted, not
+        measured: while this process is stopped, none pass.
+        """
+        assert self._line is not None
+        transport = self._hops[-1].link.transport
+        quiet, heard = 0, -1
+        while not self._closed.wait(1.0) and transport.is_active():
+            if heard != self._line.heard:
+                quiet, heard = 0, self._line.heard
+                continue
+            quiet += 1
+            if quiet % QUIET == 0:
+                # Every server answers this, if only that it does not know it (RFC 4254, 4). To wait for the answer
+                # takes a thread; it ends with the connection.
+                request = ("keepalive@openssh.com", None, True)
+                threading.Thread(target=transport.global_request, args=request, name="hsm-ssh-ask", daemon=True).start()
+            if quiet == SILENCE:
+                log.warning("%s: nothing was heard of it for %d s; the connection is given up", self.where, SILENCE)
+                self.close()
+
+    def close(self) -> None:
+        """Close everything, from the host back; idempotent."""
+        self._closed.set()
+        for hop in reversed(self._hops):
+            hop.link.client.close()
+        if self._line is not None:
+            self._line.close()
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+class Dropped(Unavailable):
+    """A host hung up before the login began: as sshd does when too many do so at a time (MaxStartups)."""
+
+
+class Heard:
+    """A socket that counts how often something came."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self.heard = 0
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._sock.recv(size)
+        self.heard += 1
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class Proxy:
+    """A ProxyCommand: what it reads and writes is the connection.
+
+    paramiko's own takes no shell's words, never empties standard error, and spins at the end of the program.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.socket, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it ends with the program
+        with theirs:
+            # It is the user's own, for a shell (ssh_config(5)). In a session of its own, Ctrl-C does not end it.
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors.fileno(),
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        """What it told on standard error."""
+        if self._errors.closed:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace").strip()
+
+    def close(self) -> None:
+        self.socket.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+@contextlib.contextmanager
+def _told(hop: Hop, seconds: float, proxy_said: Any) -> Any:
+    """Errors on the way to a host become ours, in words."""
+    where = hop.where
+    try:
+        yield
+    except SourceError:
+        raise
+    except socket.gaierror as e:
+        raise Unavailable(f"{where}: the name {hop.link.host} is not known ({e.strerror}); is `host` right?") from e
+    except ConnectionRefusedError as e:
+        raise Unavailable(f"{where}: nothing listens there; is sshd running, is `port` right?") from e
+    except TimeoutError as e:
+        raise Unavailable(f"{where}: no answer within {seconds:.0f} s") from e
+    except paramiko.ChannelException as e:
+        raise Unavailable(f"{where}: the jump host does not get there: {e.text}") from e
+    except paramiko.ssh_exception.IncompatiblePeer as e:
+        raise SourceError(f"{where}: it has no algorithm in common with ours, it may be too old: {e}") from e
+    except (paramiko.SSHException, EOFError) as e:
+        said = proxy_said()
+        if said:
+            raise Unavailable(f"{where}: its ProxyCommand said: {printable(said, 300)}") from e
+        if isinstance(e, paramiko.SSHException) and "imeout" in str(e):
+            raise Unavailable(f"{where}: no answer within {seconds:.0f} s ({e})") from e
+        raise Dropped(f"{where}: it hung up before the login ({printable(str(e)) or 'end of data'})") from e
+    except OSError as e:
+        raise Unavailable(f"{where}: it can't be reached: {e.strerror or e}") from e
