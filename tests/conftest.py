@@ -14,8 +14,10 @@ from hsm_core.remote import leases
 
 pytest.register_assert_rewrite("hsm_core.testing", "hsm_core.conformance")
 
-# Shells start what they put in the background with SIGINT ignored; what tests start must be able to hear it.
+# Shells start what they put in the background with SIGINT ignored, nohup with SIGHUP ignored; what tests start must be
+# able to hear them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,11 @@ class Commands(subprocess.Popen[str]):
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         super().__init__(command, cwd=sweep.folder, start_new_session=True, **streams)
 
+    def __exit__(self, *failure: Any) -> None:
+        if failure[0] is not None:  # or it would be waited for, which may take for ever
+            self.kill()
+        super().__exit__(*failure)
+
 
 def run_detached(sweep: Sweep) -> dict[str, Any]:
     """`hsm run --detach` in the sweep's folder; what it told."""
