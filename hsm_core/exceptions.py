@@ -20,6 +20,8 @@ HsmError
   SourceError          a source could not be started
     Rejected           the source will never take this submission
     Unavailable        the source can't take it now: later, or elsewhere
+    NoRoom             a disk is full, at home or there
+    NoRsync            files can't be moved by rsync: by SFTP they can
   TaskError            a task failed and its own exception can't be rebuilt here
 """
 
@@ -147,6 +149,14 @@ class Rejected(SourceError):
 
 class Unavailable(SourceError):
     """The source can't take it now; later or elsewhere it may work."""
+
+
+class NoRoom(SourceError):
+    """A disk is full, at home or over there; nothing goes on before somebody makes room."""
+
+
+class NoRsync(SourceError):
+    """rsync is missing on one of the two sides, or is none that can be used; SFTP does the same."""
 
 
 class TaskError(HsmError):
