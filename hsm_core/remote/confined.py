@@ -17,6 +17,17 @@ def parts(name: str) -> tuple[str, ...]:
     return found
 
 
+def stays_inside(target: str, depth: int) -> bool:
+    """Whether a link to `target`, which stands `depth` folders below a folder, leads to something in that folder.
+
+    `..` counts at its beginning only: there it leaves real folders. Behind a name it would leave a folder that another
+    link may lead to, and which stands elsewhere than it seems.
+    """
+    found = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((i for i, part in enumerate(found) if part != ".."), len(found))
+    return not target.startswith("/") and ups <= depth and ".." not in found[ups:]
+
+
 def open_folder(top: int, path: Sequence[str]) -> int:
     """A descriptor of the folder at this path below the folder that `top` is open for; no link on the way is followed.
 
