@@ -18,15 +18,12 @@ from pathlib import Path
 
 from hsm_core.exceptions import NoRoom, NoRsync, SourceError, Unavailable
 from hsm_core.remote import confined
+from hsm_core.remote.manifest import PARTIAL
 from hsm_core.sources.ssh import tunnel
 from hsm_core.sources.ssh.shell import Shell
 from hsm_core.space import room_words
 from hsm_core.text import printable
 
-MUNGED = "/rsyncd-munged/"
-"""stands before the target of each link in a folder that was pulled; see --munge-links in rsync(1)"""
-PARTIAL = ".hsm-partial"
-"""folders in which files wait that came in part; never moved themselves"""
 READ_ONLY = "Du+rwx,Fa-w"
 """for `push`: files that share their content with those of earlier pushes"""
 WRITABLE = "Du+rwx,Fu+rw"
@@ -113,7 +110,8 @@ def _shared(compress: bool, timeout: float) -> list[str]:
     if reason is not None:
         raise NoRsync(reason)
     silence = max(round(timeout), 1)
-    options = ["-s", "-rlt", "--files-from=-", "--from0", f"--partial-dir={PARTIAL}", f"--timeout={silence}"]
+    options = ["-s", "-rlt", "--files-from=-", "--from0", f"--timeout={silence}"]
+    options += [f"--partial-dir={PARTIAL}", f"--exclude={PARTIAL}"]
     return [*options, "-z"] if compress else options
 
 
