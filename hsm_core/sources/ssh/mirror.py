@@ -123,15 +123,14 @@ class _Tree:
         """The folder at home, made if need be; None where something else is in its way."""
         with contextlib.suppress(FileNotFoundError):
             return self._open_at_home(path)
-        for depth in range(len(path)):
-            parent = self._open_at_home(path[:depth])
-            if parent is None:
-                return None
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path[depth], dir_fd=parent)
-            finally:
-                os.close(parent)
+        parent = self._folder_at_home(path[:-1])
+        if parent is None:
+            return None
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path[-1], dir_fd=parent)
+        finally:
+            os.close(parent)
         return self._open_at_home(path)
 
     def _open_at_home(self, path: tuple[str, ...]) -> int | None:
