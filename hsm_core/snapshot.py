@@ -11,12 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsm_core import work_tree
 from hsm_core.config.file import FILE_NAME
 from hsm_core.exceptions import SnapshotError
 
@@ -30,8 +30,6 @@ WALK_LIMIT = 200_000
 
 MANIFEST = "manifest.json"
 """in each snapshot: its roots, the hash of each of its files, and git's word on the project"""
-
-_SKIPPED = frozenset({".hsm", ".hydra", "__pycache__", "node_modules", "site-packages", "multirun", "outputs"})
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,11 @@ def take(
         files.update((f"{name}/{file.as_posix()}", digest) for file, digest in copied.items())
 
     if app_dir is not None and not _installed(app_dir):
-        top = _git(app_dir, "rev-parse", "--show-toplevel")
+        top = work_tree.git(app_dir, "rev-parse", "--show-toplevel")
         project = Path(top.strip()) if top else app_dir
         if top:
-            commit = (_git(project, "rev-parse", "HEAD") or "").strip() or None
-            dirty = bool(_git(project, "status", "--porcelain", "--untracked-files=no"))
+            commit = (work_tree.git(project, "rev-parse", "HEAD") or "").strip() or None
+            dirty = bool(work_tree.git(project, "status", "--porcelain", "--untracked-files=no"))
         freeze(project, project, _project_files(project, bool(top)), "project")
     for number, folder in enumerate(config_dirs):
         if folder.is_dir() and not _installed(folder) and not any(_holds(staging, roots, r, folder) for r in roots):
@@ -129,46 +127,33 @@ def _installed(folder: Path) -> bool:
 
 
 def _project_files(project: Path, git: bool) -> Iterator[Path]:
-    listed = _git(project, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if git else None
-    if listed is None:
+    known = work_tree.listed(project) if git else None
+    if known is None:
         yield from _walk(project)
         return
-    sweeps: dict[Path, bool] = {}
-    for name in listed.split("\0"):
+    for name in known.tracked + known.untracked:
         path = Path(name)
-        if not name.endswith(SUFFIXES) or _SKIPPED.intersection(path.parts) or not (project / path).is_file():
-            continue
-        if not _in_a_sweep(project, path.parent, sweeps):
+        if (
+            name.endswith(SUFFIXES)
+            and not work_tree.PASSED_OVER.intersection(path.parts)
+            and (project / path).is_file()
+        ):
             yield path
-
-
-def _in_a_sweep(project: Path, folder: Path, known: dict[Path, bool]) -> bool:
-    """Whether a folder, relative to the project, belongs to a sweep's directory that git does not ignore."""
-    if folder not in known:
-        below = folder != folder.parent  # the project's own folder may be a sweep's directory, and is code
-        known[folder] = below and ((project / folder / ".hsm").is_dir() or _in_a_sweep(project, folder.parent, known))
-    return known[folder]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     seen = 0
-    for here, folders, files in os.walk(folder):
-        # A sweep's own directory, or data: nobody has so many modules in one folder.
-        if (".hsm" in folders and here != str(folder)) or len(folders) + len(files) > DATA_FOLDER:
+    for here, folders, files in work_tree.walk(folder):
+        if len(folders) + len(files) > DATA_FOLDER:  # data: nobody has so many modules in one folder
             folders.clear()
             continue
-        folders[:] = [
-            f
-            for f in folders
-            if f not in _SKIPPED and not f.startswith(".") and not os.path.exists(os.path.join(here, f, "pyvenv.cfg"))
-        ]
         seen += len(folders) + len(files)
         if seen > WALK_LIMIT:
             raise SnapshotError(
                 f"{folder} holds more than {WALK_LIMIT} files and folders, too many to freeze the app's code from. "
                 "Put the app into a folder of its own, or under git."
             )
-        yield from (Path(here, f).relative_to(folder) for f in files if f.endswith(SUFFIXES))
+        yield from (here / f for f in files if f.endswith(SUFFIXES))
 
 
 def _copy(root: Path, files: Iterable[Path], target: Path, hidden: Collection[Path]) -> dict[Path, str]:
@@ -194,12 +179,3 @@ def _copy(root: Path, files: Iterable[Path], target: Path, hidden: Collection[Pa
         except OSError as e:
             raise SnapshotError(f"{root / name} can't be frozen: {e.strerror}") from e
     return copied
-
-
-def _git(folder: Path, *args: str) -> str | None:
-    """What git answers; None where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    return os.fsdecode(done.stdout) if done.returncode == 0 else None

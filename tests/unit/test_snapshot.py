@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core import snapshot
+from hsm_core import snapshot, work_tree
 from hsm_core.exceptions import SnapshotError
 from hsm_core.snapshot import take
 
@@ -74,6 +74,34 @@ def test_under_git_what_is_ignored_is_left_alone(tmp_path: Path) -> None:
     assert taken.dirty
     assert taken.commit is not None
     assert len(taken.commit) == 40
+
+
+def test_repositories_in_the_project_are_code_of_it(tmp_path: Path) -> None:
+    library, project = tmp_path / "library", tmp_path / "project"
+    for repository in (library, project):
+        put(repository / f"{repository.name}.py")
+        put(repository / ".gitignore", "scratch/\n")
+        put(repository / "scratch" / "old.py")
+        for command in (
+            ["init", "-q"],
+            ["add", "."],
+            ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"],
+        ):
+            subprocess.run(["git", "-C", str(repository), *command], check=True)
+    add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "vendor/library"]
+    subprocess.run(["git", "-C", str(project), *add], check=True)
+    subprocess.run(["git", "clone", "-q", str(library), str(project / "clone")], check=True)
+    put(project / "vendor" / "library" / "untracked.py")
+    put(project / "vendor" / "library" / "scratch" / "new.py")
+    expected = {"project.py", "vendor/library/library.py", "vendor/library/untracked.py", "clone/library.py"}
+    assert frozen(project, tmp_path / "out") == expected
+
+
+def test_a_project_that_an_outer_repository_ignores_is_walked(tmp_path: Path) -> None:
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    put(tmp_path / ".gitignore", "projects/\n")
+    put(tmp_path / "projects" / "one" / "train.py")
+    assert work_tree.listed(tmp_path / "projects" / "one") is None
 
 
 def test_a_sweep_that_git_does_not_ignore_is_no_code(tmp_path: Path) -> None:
