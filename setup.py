@@ -53,6 +53,8 @@ setup(
         "msgspec>=0.21",
         "fabric>=3.2",
         "paramiko>=3.4",
+        # WHY 0.10: the first one whose GitIgnoreSpec lets the last pattern that fits decide, as git does.
+        "pathspec>=0.10",
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],
