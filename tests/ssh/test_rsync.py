@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core.remote.manifest import PARTIAL
 from hsm_core.sources.ssh.rsync import pull
 from tests.ssh.local_shell import LocalShell
 
@@ -40,7 +41,8 @@ def test_what_is_asked_for_comes_home_whatever_its_name(host: LocalShell, tmp_pa
     for name in ODD:
         assert (into / name / name / "model.pt").read_bytes() == os.fsencode(name)
         assert (into / "tasks" / name).read_bytes() == b"deeper"
-    assert sorted(os.listdir(into)) == sorted([*ODD, "tasks"])
+    assert sorted(os.listdir(into)) == sorted([*ODD, "tasks", PARTIAL])
+    assert os.listdir(into / PARTIAL) == []
     again = pull(host, str(remote), names, into)
     assert again.complete
     assert again.received < moved.received - (1 << 20)

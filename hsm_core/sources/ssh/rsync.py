@@ -6,13 +6,15 @@ Works with rsync 3.1 (2013) and newer on both sides. What comes from a host goes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +67,11 @@ def pull(
     home is full, SourceError where it can't work.
     """
     into.mkdir(parents=True, mode=0o700, exist_ok=True)
-    scratch = into.with_name(f"{into.name}.part")
-    scratch.mkdir(mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+    with _scratch(into / PARTIAL) as temporary:
         arguments = [
             *_shared(compress, timeout),
             *("-E", "-O", "--munge-links", f"--chmod={WRITABLE}"),
-            *("--ignore-missing-args", f"--temp-dir={temporary}"),
+            *("--ignore-missing-args", f"--temp-dir={temporary.relative_to(into)}"),
             *(f"{tunnel.HOST}:.", os.path.join(into, "")),
         ]
         lead = f"CDPATH= cd -- {shlex.quote(remote)} || exit {_NO_FOLDER}"
@@ -103,6 +103,19 @@ def push(
     lead = f"umask 077\nmkdir -p -- {place} && CDPATH= cd -- {place} || exit {_NO_FOLDER}"
     ended = tunnel.run(connection, lead, [*arguments, os.path.join(local, ""), f"{tunnel.HOST}:."], _listed(names))
     return _result(ended, connection, remote, f"{printable(remote)} on {connection.address}. Make room there")
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder of this transfer's own, for files on their way; those of killed launchers are removed."""
+    ours = f"{os.getpid()}-"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.iterdir():
+        # Only one launcher has the sweep; and what waits here in part has other names.
+        if left.is_dir() and not left.name.startswith(ours):
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=ours) as made:
+        yield Path(made)
 
 
 def _shared(compress: bool, timeout: float) -> list[str]:

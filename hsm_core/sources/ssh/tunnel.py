@@ -59,14 +59,13 @@ def run(connection: Shell, lead: str, arguments: Sequence[str], names: bytes) ->
         assert process.stderr is not None
         said = _Tail(process.stderr)
         try:
+            # It starts while rsync and the relay do, before anybody knows the command.
+            program = connection.run(f'{lead}\nLC_ALL=C\nexport LC_ALL\nIFS= read -r command && eval "$command"\n')
             command, pipes = _handed_over(ours)
             there = None
             if pipes:
                 flow = _Flow(*pipes)
-                program = connection.run(f"{lead}\nLC_ALL=C\nexport LC_ALL\nexec {shlex.join(_checked(command))}\n")
-                there = flow.carry(program)
-                with contextlib.suppress(OSError):  # rsync may have ended its remote shell
-                    ours.send(bytes([255 if there is None else there & 255]))
+                there = flow.carry(program, f"exec {shlex.join(_checked(command))}\n".encode())
             code = process.wait()
         finally:
             if program is not None:
@@ -75,9 +74,7 @@ def run(connection: Shell, lead: str, arguments: Sequence[str], names: bytes) ->
             if flow is not None:
                 flow.close()
             words = said.text()
-    if program is not None:
-        words += program.errors()
-    return Ended(code, there, words, flow.received if flow else 0)
+    return Ended(code, there, words + program.errors(), flow.received if flow else 0)
 
 
 @contextlib.contextmanager
@@ -149,9 +146,12 @@ class _Flow:
         for pipe in (source, sink):
             os.set_blocking(pipe, True)  # rsync made them non-blocking for its remote shell
 
-    def carry(self, program: Program) -> int | None:
-        """Go on until the program's output ends; its exit status, None where the connection is lost or rsync ended."""
-        self._sender = threading.Thread(target=self._send, args=(program,), name="hsm-rsync", daemon=True)
+    def carry(self, program: Program, first: bytes) -> int | None:
+        """Go on until the program's output ends; its exit status, None where the connection is lost or rsync ended.
+
+        `first` goes before all that rsync sends.
+        """
+        self._sender = threading.Thread(target=self._send, args=(program, first), name="hsm-rsync", daemon=True)
         self._sender.start()
         try:
             while piece := program.stdout.read(_PIECE):
@@ -173,8 +173,9 @@ class _Flow:
         for pipe in (self._source, self._sink):
             self._shut(pipe)
 
-    def _send(self, program: Program) -> None:
+    def _send(self, program: Program, first: bytes) -> None:
         with contextlib.suppress(OSError, Unavailable):  # the reader hears of it too
+            program.stdin.write(first)
             while piece := os.read(self._source, _PIECE):
                 program.stdin.write(piece)
             program.stdin.close()
