@@ -98,7 +98,7 @@ def sweep(directory: Path, tasks: int, slots: int) -> tuple[float, float]:
     listeners = ResultsTable(directory), ErrorFiles(directory), LogTree(directory, config.logging), Progress(directory)
     engine = Engine(config, SweepState(), journal, owner, lanes, Spool(hsm), hsm / "results", listeners)
     engine.record(STARTED)
-    engine.start(SweepContext(STARTED.id, directory, owner.epoch, hsm, config, 1))
+    engine.start(SweepContext(STARTED.id, STARTED.id, directory, owner.epoch, hsm, config, 1))
     jobs = [(f"lr=0.{number}", "model=small") for number in range(tasks)]
     began = time.perf_counter()
     engine.run(Task(index, overrides, task_key(overrides)) for index, overrides in enumerate(jobs))

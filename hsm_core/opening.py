@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import hydra
+import msgspec
 from hydra.core.utils import JobRuntime
 
 import hsm_core
@@ -81,8 +83,11 @@ def open_session(
             command = tuple(entries.command_line())
             first = ev.SweepResumed(owner.epoch, socket.gethostname(), os.getpid(), command, os.getcwd())
         crashpoint("journal_opened")
+        begun = first if isinstance(first, ev.SweepStarted) else state.started
+        assert begun is not None, "a journal begins with the sweep's start"
         sweep = SweepContext(
-            id=first.id if isinstance(first, ev.SweepStarted) else state.id,
+            id=begun.id,
+            key=sweep_key(begun),
             directory=directory,
             epoch=owner.epoch,
             payload=version.payload,
@@ -167,3 +172,8 @@ def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:
         return configured.trusted
     known = state.sources.get(name)
     return known is not None and known.type in ("local", "hpc")
+
+
+def sweep_key(begun: ev.SweepStarted) -> str:
+    """The name of a sweep among those of all users and machines: its id, and a hash of how it began."""
+    return f"{begun.id}-{hashlib.sha256(msgspec.json.encode(begun)).hexdigest()[:12]}"

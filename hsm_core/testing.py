@@ -16,6 +16,7 @@ import os
 import queue
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Bench:
         self.directory = folder / "sweep"
         self.events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
         self.seen: list[SourceEvent] = []
+        self._key = f"sweep_test-{uuid.uuid4()}"
+        self._made: dict[int, Attempt] = {}
         self._app = folder / "app" / "app.py"
         self._app.parent.mkdir(parents=True)
         self._app.write_text(APP)
@@ -65,7 +68,7 @@ class Bench:
     def context(self, epoch: int) -> SweepContext:
         hsm = self.directory / ".hsm"
         config = HsmConfig(grace=1.0, logging=LoggingConfig(max_output=MAX_OUTPUT))
-        return SweepContext("sweep_test", self.directory, epoch, hsm / "payload", config, 1)
+        return SweepContext("sweep_test", self._key, self.directory, epoch, hsm / "payload", config, 1)
 
     def write_payload(self) -> None:
         """What `hsm_core.session` does for a launcher, for the suite's app."""
@@ -94,7 +97,9 @@ class Bench:
     ) -> Attempt:
         """An attempt of the suite's app. Overrides of `hydra.` stand as they are, the others are added keys."""
         own = tuple(o if o.startswith("hydra.") else f"+{o}" for o in overrides)
-        return Attempt(Task(index, own, f"key{index}"), number, 1, self.source.name, timeout, 1.0, memory)
+        attempt = Attempt(Task(index, own, f"key{index}"), number, 1, self.source.name, timeout, 1.0, memory)
+        self._made.setdefault(index, attempt)
+        return attempt
 
     def wait(self, wanted: Callable[[SourceEvent], bool]) -> SourceEvent:
         """The next event that fits; earlier ones are kept in `seen`. Fails after `PATIENCE` seconds."""
@@ -154,11 +159,21 @@ class Bench:
     def assert_ended(self, index: int, *names: str) -> None:
         """The processes with the pids in these files of a task's output have ended."""
         for name in names:
+            self.wait_for_file(self.output(index, name))
             pid = int(self.output(index, name).read_text())
             assert not alive(pid), f"the process that task {index} noted as {name} still runs"
 
+    def bring_home(self) -> None:
+        """Have what the attempts made so far left in the sweep directory."""
+        self.source.collect(list(self._made.values()))
+
     def wait_for_file(self, path: Path) -> None:
-        wait_until(path.exists, f"{path} to appear")
+        def is_there() -> bool:
+            if not path.exists():
+                self.bring_home()
+            return path.exists()
+
+        wait_until(is_there, f"{path} to appear")
 
 
 def _no_function(config: Any) -> None:
@@ -190,6 +205,9 @@ def alive(pid: int) -> bool:
 class SourceSuite(HostileTasks):
     """The tests. A subclass gives the fixture `source`: a new source with at least two slots."""
 
+    large = 10 << 30
+    """bytes of the largest file that a task leaves"""
+
     @pytest.fixture
     def source(self) -> Source:
         raise NotImplementedError("a subclass of SourceSuite defines the fixture `source`")
@@ -206,7 +224,7 @@ class SourceSuite(HostileTasks):
         bench.source.submit([attempt])
         started = bench.started(attempt)
         finished = bench.finished(attempt)
-        bench.source.collect([attempt])
+        bench.bring_home()
         assert started.pid is not None
         assert started.output_dir is not None
         assert finished.outcome.completed
@@ -280,6 +298,7 @@ class SourceSuite(HostileTasks):
         again = bench.attempt(0, "do=return", "value=2", number=2)
         bench.source.submit([again])
         assert bench.finished(again).outcome.completed
+        bench.source.collect([again])
         assert bench.output(0, "stdout.1.log").read_text() == "hanging\n"
 
     def test_cancel_is_idempotent(self, bench: Bench) -> None:
@@ -303,13 +322,13 @@ class SourceSuite(HostileTasks):
 
     def test_any_output_is_kept_and_harms_nothing(self, bench: Bench) -> None:
         assert bench.run(0, "do=noise", "megabytes=20").outcome.completed
-        bench.source.collect([bench.attempt(0)])
+        bench.bring_home()
         data = bench.output(0, "stdout.log").read_bytes()
         assert data == bytes(range(256)) * 64 + b"\x1b]0;evil\x07" + b"x" * 20_000_000
 
     def test_output_beyond_its_limit_is_cut_in_the_middle(self, bench: Bench) -> None:
         assert bench.run(0, "do=noise", "megabytes=100").outcome.completed
-        bench.source.collect([bench.attempt(0)])
+        bench.bring_home()
         data = bench.output(0, "stdout.log").read_bytes()
         assert len(data) <= MAX_OUTPUT << 20
         assert data.startswith(bytes(range(256)) * 64 + b"\x1b]0;evil\x07x")
@@ -317,9 +336,9 @@ class SourceSuite(HostileTasks):
         assert data.count(f"\n[hsm: output truncated at {MAX_OUTPUT << 19} bytes".encode()) == 1
 
     def test_many_tiny_files_and_a_large_one(self, bench: Bench) -> None:
-        size = 10 << 30  # with a hole in it: no byte of it takes room
+        size = self.large  # with a hole in it: no byte of it takes room
         assert bench.run(0, "do=litter", "count=2000", f"size={size}").outcome.completed
-        bench.source.collect([bench.attempt(0)])
+        bench.bring_home()
         assert sum(path.name.startswith("tiny_") for path in bench.output(0, "").iterdir()) == 2000
         assert bench.output(0, "checkpoint").stat().st_size == size
 

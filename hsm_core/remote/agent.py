@@ -135,7 +135,10 @@ class Agent:
             self._stop(request["grace"])
 
     def _begin(self, sweep: Mapping[str, Any]) -> None:
-        """The sweep is there: its payload and records folders, isolation, log file, variables, and wanted GPUs."""
+        """The sweep is there: its payload and records folders, isolation, log file, variables, and wanted GPUs.
+
+        `manifests`: whether each attempt is to leave one, for somebody who copies its output.
+        """
         self._sweep = sweep
         os.environ.update(sweep["variables"])
         process.write_to(sweep["log"], 2)
@@ -154,6 +157,7 @@ class Agent:
         # What a limit holds, or a GPU was lent to, must end before another can have that.
         reuse = self._sweep["isolation"] == "reuse" and attempt["memory"] is None and self._lease is None
         ours = {"record": record, "pickle": pickle, "host": self._host, "lease": self._lease, "reuse": reuse}
+        ours["manifest"] = self._result(attempt["id"], "manifest") if self._sweep["manifests"] else None
         self._attempts[attempt["id"]] = {**attempt, **ours}
         if self._zygote is not None and self._zygote.ready:
             self._hand_over(attempt["id"], self._zygote)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hsm_core.remote import describe
 from hsm_core.remote.frozen import Frozen
+from hsm_core.remote.places import Places
 
 if TYPE_CHECKING:
     from hsm_core.remote.compose import Composer
@@ -79,13 +80,26 @@ class App:
     hydra_context: Any
     composer: Composer
     texts: YamlTexts
+    places: Places | None
+    """where the launcher's folders are here; None: where they are there"""
+
+    def compose(self, overrides: Sequence[str], index: int, *, last: bool) -> Any:
+        """The configuration of a task, as `hsm_core.remote.compose` makes it, with its paths as they are here."""
+        config = self.composer.compose(overrides, index, last=last)
+        if self.places is not None:
+            self.places.move(config)
+        return config
 
     def prepare(self, overrides: Sequence[str]) -> None:
         """Do now what the task with these overrides shares with others, so that forked children find it done."""
+        from hsm_core.remote.clone import clone
         from hsm_core.remote.lean import parse_ahead
 
         base = self.composer.prepare(overrides)
         if base is not None:
+            if self.places is not None:
+                base = clone(base)
+                self.places.move(base)
             self.texts.text(base)
             for part in ("job_logging", "sweep", "job"):
                 parse_ahead(base.hydra._get_node(part))
@@ -231,4 +245,6 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
         context.execution_whitelist = objects["execution_whitelist"]
     texts = YamlTexts()
     make_lean(texts)
-    return App(function, context, Composer(hydra.config_loader, config, objects["learnt"]), texts)
+    composer = Composer(hydra.config_loader, config, objects["learnt"])
+    places = Places(facts["places"], facts["sweep_dir"]) if "places" in facts else None
+    return App(function, context, composer, texts, places)

@@ -100,7 +100,8 @@ class Door:
     A connection's first line is `{"do": "listen", "epoch": .., "agent": .., "from": ..}`: whose launcher it is,
     and what it has seen of which agent. It is answered by `hello`, and then hears everything from
     there on. Requests are numbered by `n`, from 1 in each epoch: one that comes again is ignored,
-    and `hello` says which was the last. `{"do": "seen", "offset": ..}` lets go of what was said.
+    and `hello` says which was the last. `{"do": "seen", "offset": ..}` lets go of what was said,
+    and is answered by `heard`, with the number of the last request.
 
     `patience`: seconds with neither a launcher nor work after which the agent is deserted.
     """
@@ -184,6 +185,7 @@ class Door:
                 return  # another took its place
             elif request["do"] == "seen":
                 self._forget(request["offset"])
+                self.say(json.dumps({"ev": "heard", "n": self._heard}).encode() + b"\n")
             elif request["n"] > self._heard:
                 self._heard = request["n"]
                 yield request

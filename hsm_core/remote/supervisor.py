@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hsm_core.remote import leases, process
+from hsm_core.remote import leases, manifest, process
 from hsm_core.remote.gpus import GpuError
-from hsm_core.remote.memory import Memory
+from hsm_core.remote.memory import Memory, shortage_words
 from hsm_core.remote.output import Output
 from hsm_core.remote.record import FORMAT, put
 from hsm_core.remote.worker import HEADER, NO_SPACE, PATIENCE, RETRY
@@ -83,12 +83,14 @@ class Supervision:
         self._leave(record, orders, signals)
 
     def _leave(self, record: Mapping[str, Any], orders: Orders, signals: int) -> None:
-        """Write the record, on a full disk once there is room."""
+        """Write the record, and before it the manifest if one is wanted; on a full disk once there is room."""
         self._pid = 0  # nothing of the attempt is left to be ended
         deadline = time.monotonic() + PATIENCE
         told = False
         while True:
             try:
+                if self._spec["manifest"] is not None and record.get("output_dir"):
+                    manifest.write(record["output_dir"], self._spec["manifest"])
                 put(self._spec["record"], record)
                 return
             except OSError as e:
@@ -293,6 +295,8 @@ class Supervision:
         if self.ending is not None:
             return cause, message
         shortage = self._memory.shortage(signum == signal.SIGKILL, self._peak)
+        if shortage is None and cause == "oom" and self._spec["memory"] is not None:
+            shortage = shortage_words(self._spec["memory"], self._peak)
         if shortage is None:
             return cause, message
         return "oom", shortage if self._report is None else f"{shortage}: {message}"

@@ -144,7 +144,7 @@ def _run_job(app: App, spec: Mapping[str, Any], begin: _Begin, tell: Callable[[A
     """
     from hydra.core.utils import JobStatus, run_job
 
-    config = app.composer.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
+    config = app.compose(spec["overrides"], spec["task"], last=not spec["reuse"])
     place.take(os.environ["HSM_SWEEP_DIR"], place.output_dir(config), spec["name"])
     callbacks = app.hydra_context.callbacks.callbacks
     callbacks.insert(0, begin)

@@ -8,7 +8,10 @@ from hsm_core.exceptions import SelectionError
 from hsm_core.selection import Selected
 from hsm_core.sources.base import Source
 
-_OURS = {"local": ("hsm_core.sources.local", "LocalSource")}
+_OURS = {
+    "local": ("hsm_core.sources.local", "LocalSource"),
+    "ssh": ("hsm_core.sources.ssh.source", "SshSource"),
+}
 """our own types: module and class of each"""
 
 

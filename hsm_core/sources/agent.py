@@ -79,6 +79,7 @@ class AgentSource(Source):
             "log": self._log,
             "variables": {"HSM_SWEEP_ID": self._sweep.id, "HSM_SWEEP_DIR": str(self._sweep.directory)},
             "gpus": self._wanted,
+            "manifests": not self.shares_files,
         }
 
     def start(self, sweep: SweepContext, post: Post) -> None:
@@ -104,7 +105,8 @@ class AgentSource(Source):
         self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
         self._reader.start()
         if self._stopping:
-            self._hang_up(0.0)
+            self._send({"do": "stop", "grace": 0.0})
+            self._hang_up(2.0)
             raise SourceError(f"{self.name}: stopped while it was starting")
         try:
             self._facts = self._ready.result()
@@ -118,8 +120,7 @@ class AgentSource(Source):
         self._send({"do": "run", "attempts": [self._spec(a) for a in attempts]})
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
-        for attempt in attempts:
-            self._post(settle(self._sweep.records, attempt, "its agent is gone, and it left no result"))
+        self._bury(attempts, "its agent is gone, and it left no result")
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         self._send({"do": "cancel", "ids": [a.id for a in attempts]})
@@ -230,20 +231,30 @@ class AgentSource(Source):
         self._deaths += 1
         given_up = self._useless or self._deaths >= RESTARTS
         if not self._useless:
-            self._post(SourceDown(self.name, f"its agent ended by itself; see {self._log}", final=given_up))
+            self._post(SourceDown(self.name, self._end_of_agent(), final=given_up))
         self._fence()
         self._hang_up(0.0)
         with self._lock:
             orphans, self._active = list(self._active.values()), {}
-        self.attach(orphans)
         if given_up:
+            self._bury(orphans, "its agent is gone, and it left no result")
             return
+        self.attach(orphans)
         try:
             self._connect()
         except SourceError as e:
             self._post(SourceDown(self.name, str(e), final=True))
         else:
             self._post(SourceUp(self.name))
+
+    def _end_of_agent(self) -> str:
+        """What is known of why the agent is gone."""
+        return f"its agent ended by itself; see {self._log}"
+
+    def _bury(self, attempts: Sequence[Attempt], why: str) -> None:
+        """Settle attempts by what is here of them; without a result they are lost."""
+        for attempt in attempts:
+            self._post(settle(self._sweep.records, attempt, why))
 
     def _spec(self, attempt: Attempt) -> dict[str, Any]:
         return {

@@ -25,6 +25,8 @@ class SweepContext:
     """What a source has to know of the sweep it works for."""
 
     id: str
+    key: str
+    """tells it from all other sweeps, whoever's they are; may name a folder"""
     directory: Path
     epoch: int
     payload: Path
@@ -61,6 +63,9 @@ class Source(ABC):
     outlives_launcher: bool = False
     """Whether attempts can go on without a launcher, for the next one's `attach` to find them. Such a
     source has a `leave` of its own."""
+
+    shares_files: bool = True
+    """Whether the output directories are in the sweep directory from the start; `collect` brings them otherwise."""
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         self.name = name
@@ -130,9 +135,11 @@ class Source(ABC):
 
     @abstractmethod
     def collect(self, attempts: Sequence[Attempt]) -> None:
-        """Bring the output directories home; afterwards each is complete in the sweep directory.
+        """Bring the output directories home; afterwards those of ended attempts are complete in the sweep directory.
 
-        Incremental and resumable. Raises Unavailable when the source can't be reached.
+        Of attempts that run, what is there now is brought; one that has not begun has none. Incremental and
+        resumable; may be called from several threads for different attempts. Raises Unavailable when the source
+        can't be reached, SourceError where it is no use to try again soon.
         """
 
     @abstractmethod

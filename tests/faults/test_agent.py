@@ -72,6 +72,7 @@ def test_agent_ends_when_an_attempt_was_handed_to_a_zygote_that_hangs(tmp_path: 
     main = Path(hsm_core.remote.__file__).with_name("__main__.py")
     begin: dict[str, Any] = {"do": "begin", "payload": str(hsm / "payload"), "records": str(hsm / "results")}
     begin |= {"isolation": "process", "log": str(tmp_path / "log"), "variables": {}, "gpus": None}
+    begin["manifests"] = False
     with subprocess.Popen(
         [sys.executable, str(main), "agent", "fork"],
         stdin=subprocess.PIPE,

@@ -184,7 +184,7 @@ def test_a_process_makes_its_tasks_ready_though_another_composed_for_it(
 ) -> None:
     """The texts of what all tasks share are written once, in the zygote."""
     loader, config, ours = composer
-    app = App(lambda cfg: None, None, Composer(loader, config, ours.learnt(["lr=3", "db=mysql"])), YamlTexts())
+    app = App(lambda cfg: None, None, Composer(loader, config, ours.learnt(["lr=3", "db=mysql"])), YamlTexts(), None)
     app.prepare(["lr=4", "db=mysql"])
     written: list[Any] = []
 

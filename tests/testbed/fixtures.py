@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.testbed.environment import make_environment
 from tests.testbed.sshd import ClientKey, SshHome, SshHost, need, remove_leftovers
 
 MakeHost = Callable[..., SshHost]
@@ -44,3 +47,12 @@ def ssh_host(make_host: MakeHost, ssh_home: SshHome) -> SshHost:
     host = make_host()
     ssh_home.trust(host)
     return host
+
+
+@pytest.fixture(scope="session")
+def far_python() -> Iterator[Path]:
+    """The interpreter of an environment that every user here may use, with Hydra in it and nothing of ours."""
+    folder = Path(tempfile.mkdtemp(prefix="hsmt-env"))
+    folder.chmod(0o755)
+    yield make_environment(folder / "env", "cloudpickle")
+    shutil.rmtree(folder)

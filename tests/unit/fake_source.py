@@ -214,7 +214,7 @@ class Rig:
             strategy = load_strategy(strategy, seed=seed, base=directory)
         weights, priorities = weights or {}, priorities or {}
         lanes = {s.name: Lane(s, weights.get(s.name, 1.0), priorities.get(s.name, 50)) for s in sources}
-        self._sweep = SweepContext(ID, directory, self.owner.epoch, self.hsm, config, 1)
+        self._sweep = SweepContext(ID, ID, directory, self.owner.epoch, self.hsm, config, 1)
         self._started = False
         self.listeners: list[Listener] = [*listeners, self._hear]
         spool = _Pulse(self.hsm, self)

@@ -59,7 +59,7 @@ class Far(AgentSource):
 def heard(words: bytes, folder: Path) -> list[SourceEvent]:
     """All that a source posts of which each agent says these words and ends."""
     source = Far(words)
-    source.start(SweepContext("sweep_test", folder, 1, folder, HsmConfig(), 1), source.events.put)
+    source.start(SweepContext("sweep_test", "key", folder, 1, folder, HsmConfig(), 1), source.events.put)
     events: list[SourceEvent] = []
 
     def is_given_up() -> bool:

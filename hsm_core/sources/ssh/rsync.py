@@ -70,7 +70,8 @@ def pull(
     with _scratch(into / PARTIAL) as temporary:
         arguments = [
             *_shared(compress, timeout),
-            *("-E", "-O", "--munge-links", f"--chmod={WRITABLE}"),
+            # -1: times are compared to the nanosecond; two attempts may write the same file within a second.
+            *("-E", "-O", "-S", "--modify-window=-1", "--munge-links", f"--chmod={WRITABLE}"),
             *("--ignore-missing-args", f"--temp-dir={temporary.relative_to(into)}"),
             *(f"{tunnel.HOST}:.", os.path.join(into, "")),
         ]

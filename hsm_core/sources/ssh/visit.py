@@ -1,0 +1,152 @@
+"""Coming to a host: from a connection to a line with the agent there, in one program.
+
+A shell script of ours prepares the environment and starts the user's Python with `hsm_core.remote.boot`;
+that gives way to `hsm_core.remote.visitor`. Each tells in one line, behind a token that nothing else
+prints, what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hsm_core.config import SourceConfig
+from hsm_core.exceptions import SourceError, Unavailable
+from hsm_core.sources.line import LINE_LIMIT
+from hsm_core.sources.ssh import deploy
+
+if TYPE_CHECKING:
+    from hsm_core.sources.ssh.connection import Connection
+    from hsm_core.sources.ssh.program import Program
+
+PATIENCE = 120.0
+"""seconds until the agent answers: slow profiles, modules and conda have their time"""
+_CONDAS = "~/miniconda3 ~/miniforge3 ~/mambaforge ~/anaconda3 /opt/conda /opt/miniconda3 /opt/miniforge3 /opt/anaconda3"
+"""where conda is looked for if it is not on PATH"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Whose agent is visited, and what it is given."""
+
+    wanted: Mapping[str, Any]
+    """what `hsm_core.remote.visitor` has to know"""
+    delivery: bytes = b""
+    """what the launcher froze, as a tar archive"""
+
+
+Prepare = Callable[[Mapping[str, Any]], Visit]
+"""Says what is to be done at a host, given what its boot program found: `base`, our folder there, and `found`."""
+
+
+def visit(connection: Connection, config: SourceConfig, where: str, look_for: str, prepare: Prepare) -> Program:
+    """Come to the agent of a sweep, which is started where there is none; returns the line to it.
+
+    `look_for`: a path below our folder there that `found` tells about. Raises SourceError where an agent can't
+    work there, with what to do; Unavailable where the connection does not last.
+    """
+    token = f"hsm-{secrets.token_hex(8)}"
+    packed, digest = deploy.archive()
+    program = _start(connection, config, script(config, token, digest, len(packed), look_for))
+    late = threading.Timer(PATIENCE, program.close)
+    late.daemon = True
+    late.start()
+    try:
+        found = _answer(program, token, config, where)
+        if not found["agent"]:
+            program.stdin.write(packed)
+        visit = prepare(found)
+        head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
+        program.stdin.write(head + visit.delivery)
+        _answer(program, token, config, where)
+    except BaseException:
+        program.close()
+        raise
+    finally:
+        late.cancel()
+    return program
+
+
+def script(config: SourceConfig, token: str, digest: str, size: int, look_for: str) -> str:
+    """A POSIX shell script that starts the boot program in the source's environment."""
+    lines = [f'hsm_problem() {{ printf \'%s {{"problem": "%s"}}\\n\' {token} "$1"; exit 1; }}', 'cd "$HOME"']
+    for number, command in enumerate([*config.module_commands, *config.setup]):
+        lines.append(f"{{\n{command}\n}} >&2 </dev/null || hsm_problem 'setup {number}'")
+    if config.conda_env is not None:
+        lines.append(_conda(config.conda_env))
+    lines.append(f"hsm_python={_path(config.python or 'python3')}")
+    lines.append("command -v \"$hsm_python\" >/dev/null || hsm_problem 'no python'")
+    words = [token, deploy.BASE, digest, str(size), look_for]
+    lines.append(f'exec "$hsm_python" -c {shlex.quote(deploy.boot_program())} {shlex.join(words)}')
+    return "\n".join(lines) + "\n"
+
+
+def _start(connection: Connection, config: SourceConfig, text: str) -> Program:
+    """Run the script; in a login shell of bash where there are commands of the user's.
+
+    `source` and `module` are not of the POSIX shell, and what defines `module` is read by login shells only.
+    """
+    if not (config.module_commands or config.setup):
+        return connection.run(text)
+    data = text.encode()
+    take = f'eval "$(dd bs=1 count={len(data)} 2>/dev/null)"'
+    program = connection.run(f"if command -v bash >/dev/null; then exec bash -l -c '{take}'; fi\n{take}\n")
+    program.stdin.write(data)
+    return program
+
+
+def _conda(environment: str) -> str:
+    """Activates an environment as conda's own shell function does."""
+    name = _path(environment) if "/" in environment else shlex.quote(environment)
+    return f"""for hsm_conda in "$(conda info --base 2>/dev/null </dev/null)" {_CONDAS}; do
+[ -f "$hsm_conda/etc/profile.d/conda.sh" ] && break
+done
+[ -f "$hsm_conda/etc/profile.d/conda.sh" ] || hsm_problem 'no conda'
+{{ . "$hsm_conda/etc/profile.d/conda.sh" && conda activate {name}; }} >&2 </dev/null || hsm_problem 'no environment'"""
+
+
+def _path(text: str) -> str:
+    """A path or a program's name for the shell, `~` being the home there."""
+    return f'"$HOME"/{shlex.quote(text[2:])}' if text.startswith("~/") else shlex.quote(text)
+
+
+def _answer(program: Program, token: str, config: SourceConfig, where: str) -> Mapping[str, Any]:
+    """What the next of our programs there says. Raises SourceError where it says that it can't go on, or nothing."""
+    mark = token.encode() + b" "
+    while text := program.stdout.readline(LINE_LIMIT):
+        if text.startswith(mark):
+            try:
+                facts = json.loads(text[len(mark) :])
+                if "problem" in facts:
+                    raise SourceError(f"{where}: {_words(facts, config)}{_said(program)}")
+                return {**facts}
+            except (ValueError, TypeError) as e:
+                raise SourceError(f"{where}: what our program there says can't be understood: {e}") from e
+    raise Unavailable(f"{where}: our program there ended before it said anything{_said(program)}")
+
+
+def _said(program: Program) -> str:
+    words = program.errors().strip()
+    return f"\nIt said:\n{words[-2000:]}" if words else ""
+
+
+def _words(facts: Mapping[str, Any], config: SourceConfig) -> str:
+    problem = str(facts["problem"])
+    if problem.startswith("setup "):
+        command = [*config.module_commands, *config.setup][int(problem[len("setup ") :])]
+        return f"the command {command!r} of setup failed"
+    known = {
+        "no python": f"there is no program {config.python or 'python3'}: name the app's interpreter there with "
+        "`python`, or its environment with `conda_env`",
+        "old python": f"{facts.get('executable')} is Python {facts.get('python')}; hsm needs 3.10 or newer "
+        "there: name another one with `python`, or its environment with `conda_env`",
+        "no conda": f"conda was not found, neither on PATH nor in {_CONDAS}: load it by a command of `setup`",
+        "no environment": f"conda has no environment {config.conda_env}, or can't activate it",
+        "not writable": f"the folder {facts.get('base')} can't be written to: {facts.get('reason')}",
+    }
+    return known.get(problem) or f"no agent can run there: {facts.get('reason')}"

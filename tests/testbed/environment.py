@@ -1,0 +1,57 @@
+"""The Python environment of a far host: the app's own dependencies, and nothing of hsm."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "PyYAML", "packaging")
+"""hydra-core and what it needs"""
+
+
+def make_environment(folder: Path, *more: str) -> Path:
+    """An environment that every user may read, with copies of installed packages; returns its interpreter."""
+    folder.mkdir()
+    subprocess.run([_interpreter(folder), "-m", "venv", "--without-pip", str(folder / "env")], check=True)
+    python = folder / "env" / "bin" / "python"
+    found = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    here, there = Path(sysconfig.get_path("purelib")), Path(found.stdout.strip())
+    for name in (*PACKAGES, *more):
+        for file in importlib.metadata.files(name) or ():
+            source = Path(str(file.locate())).resolve()
+            if source.is_relative_to(here) and source.suffix != ".pyc":
+                target = there / source.relative_to(here)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+    subprocess.run(["chmod", "-R", "a+rX", str(folder / "env")], check=True)
+    return python
+
+
+def _interpreter(folder: Path) -> str:
+    """An interpreter that every user may run; ours may be in somebody's home."""
+    ours = Path(sys.base_prefix).resolve()
+    if all(place.stat().st_mode & 0o001 for place in (ours, *ours.parents)):
+        return os.path.join(ours, "bin", "python3")
+    shutil.copytree(ours, folder / "python", symlinks=True, copy_function=_link, ignore=_ignored)
+    return str(folder / "python" / "bin" / "python3")
+
+
+def _ignored(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name in ("site-packages", "test", "share", "include")]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # of another file system
+        shutil.copy2(source, target, follow_symlinks=False)
