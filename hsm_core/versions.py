@@ -18,6 +18,7 @@ from pathlib import Path
 from hsm_core import entry as entries
 from hsm_core import events as ev
 from hsm_core import payload, recorded_config, snapshot
+from hsm_core.entry import Entry
 from hsm_core.exceptions import SnapshotError
 from hsm_core.multirun import Multirun
 from hsm_core.snapshot import Snapshot
@@ -39,7 +40,9 @@ class Version:
 
 def first(hsm: Path, multirun: Multirun, job: Sequence[str], hidden: Collection[Path]) -> Version:
     """Freeze what a new sweep runs, but for the `hidden` files; `job` as in `open_session`. Raises SnapshotError."""
-    return _frozen(hsm, "", multirun, job, hidden)
+    entry = entries.find_entry(multirun.function)
+    code = payload.freeze(hsm / "snapshot", multirun.config, entry, hidden)
+    return _version(hsm / "payload", code, multirun, job, entry)
 
 
 def later(
@@ -55,15 +58,17 @@ def later(
 
     `changed` are the accepted changes of the configuration. Raises SnapshotError.
     """
-    version = _frozen(hsm, f".{epoch}", multirun, job, hidden)
-    kept = _same_before(hsm, version.snapshot)
+    entry = entries.find_entry(multirun.function)
+    code = payload.freeze(hsm / f"snapshot.{epoch}", multirun.config, entry, hidden)
+    kept = _same_before(hsm, code)
     if kept is not None:
-        shutil.rmtree(version.snapshot.folder)
+        shutil.rmtree(code.folder)
+    version = _version(hsm / f"payload.{epoch}", kept or code, multirun, job, entry)
     changes: list[ev.Event] = []
     if changed:
         keys = tuple(changed[: recorded_config.SHOWN])
         changes.append(ev.ConfigChanged(version.payload.name, recorded_config.config_hash(multirun.config), keys))
-    return _told(state, hsm, dataclasses.replace(version, snapshot=kept or version.snapshot, changes=changes))
+    return _told(state, hsm, dataclasses.replace(version, changes=changes))
 
 
 def original(hsm: Path, state: SweepState) -> Version:
@@ -98,10 +103,8 @@ def original(hsm: Path, state: SweepState) -> Version:
     return _told(state, hsm, Version(folder, code, changes))
 
 
-def _frozen(hsm: Path, suffix: str, multirun: Multirun, job: Sequence[str], hidden: Collection[Path]) -> Version:
-    entry = entries.find_entry(multirun.function)
-    code = payload.freeze(hsm / f"snapshot{suffix}", multirun.config, entry, hidden)
-    folder = hsm / f"payload{suffix}"
+def _version(folder: Path, code: Snapshot, multirun: Multirun, job: Sequence[str], entry: Entry | None) -> Version:
+    """Write the payload for tasks that run this snapshot."""
     payload.write(folder, code, multirun, job, entry)
     recorded_config.record(folder, multirun.config)
     return Version(folder, code)

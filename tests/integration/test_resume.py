@@ -285,6 +285,9 @@ def test_the_same_code_is_kept_once(train: App) -> None:
     hsm = sweep.directory / ".hsm"
     train.sweep("x=2", RESUME)
     assert [path.name for path in hsm.glob("snapshot*")] == ["snapshot"]
+    for written in hsm.glob("payload*/payload.json"):
+        copies = json.loads(written.read_text())["frozen"].values()
+        assert all((written.parent / copy).exists() for copy in copies), "what its tasks read is frozen"
     train.write("train.py", TRAIN.replace("FACTOR = 10", "FACTOR = 100"))
     changed = train.sweep("x=3", RESUME)
     assert "in 1 file: train.py. What is left runs the new code" in changed.said
