@@ -17,7 +17,7 @@ PARTS = (".hsm", "logs", "reports", "errors", "failed_tasks")
 """the folders of a sweep directory that are hsm's"""
 _SUFFIXES = (".tmp", ".part", ".new")
 """of files and folders that get their right name by rename once they are whole"""
-_PASSED_OVER = ("snapshot", "control")
+_PASSED_OVER = ("snapshot", "control", "incoming")
 """beginnings of the names of folders with the app's own files, or with what other commands may be writing now"""
 
 

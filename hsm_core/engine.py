@@ -11,7 +11,7 @@ import logging
 import queue
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import msgspec
@@ -62,6 +62,7 @@ class Engine:
         records: Path,
         listeners: Sequence[Listener] = (),
         failures: FailureLimit | None = None,
+        unfinished: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = state
         self._config = config
@@ -74,6 +75,8 @@ class Engine:
         self._records = records
         self._audience = Audience(listeners)
         self._failures = failures or FailureLimit(config.fail_fast)
+        self._unfinished = unfinished
+        """says, once all tasks have ended, whether something of them is still to be waited for"""
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._backlog = Backlog()
         self._tasks: dict[int, Task] = {}
@@ -131,11 +134,11 @@ class Engine:
         """
         self._backlog.open(tasks)
         self._fill()
-        self._drain()  # a signal since the last run above all: then nothing is started
+        self.drain()  # a signal since the last run above all: then nothing is started
         while True:
             self._fill()
             self._dispatch()
-            if self._backlog.exhausted and not self._tasks and not self._attempts:
+            if self._backlog.exhausted and not self._tasks and not self._attempts and not self._unfinished():
                 break
             self._check_sources()
             if self._ending.why is not None and self._ending.reached(self._attempts.values()):
@@ -239,11 +242,11 @@ class Engine:
             return
         self._owner.check()
         self._handle(message)
-        self._drain()
+        self.drain()
         if time.monotonic() >= self._next_look:
             self._look_at_spool()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Handle everything that is in the queue by now."""
         while True:
             try:

@@ -190,6 +190,11 @@ def _attempt_finished(e: ev.AttemptFinished, state: SweepState) -> Line | None:
     return Line(logging.WARNING, f"{text}; next attempt {when}", e.source, e.task, where)
 
 
+def _results_collected(e: ev.ResultsCollected, state: SweepState) -> Line:
+    text = f"Results of {plural(len(e.attempts), 'task')} collected from {printable(e.source)}"
+    return Line(logging.INFO, text, e.source)
+
+
 def _result_stale(e: ev.ResultStale, state: SweepState) -> Line:
     text = f"A late result of attempt {e.attempt} of {task_name(e.task)} from {printable(e.source)} was ignored"
     return Line(logging.WARNING, text, e.source, e.task)
@@ -227,6 +232,7 @@ _TELL: dict[str, Callable[[Any, SweepState], Line | None]] = {
     ev.AttemptStarted.kind: _attempt_started,
     ev.AttemptFinished.kind: _attempt_finished,
     ev.ResultStale.kind: _result_stale,
+    ev.ResultsCollected.kind: _results_collected,
     ev.StrategyFailed.kind: _strategy_failed,
     ev.CommandDone.kind: _command_done,
     ev.Note.kind: _note,

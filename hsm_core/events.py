@@ -192,6 +192,13 @@ class ResultStale(Event, frozen=True):
     outcome: Outcome
 
 
+class ResultsCollected(Event, frozen=True):
+    """The output directories of ended attempts are home, complete; `attempts` are (task, attempt, epoch)."""
+
+    source: str
+    attempts: tuple[tuple[int, int, int], ...]
+
+
 class StrategyFailed(Event, frozen=True):
     """The distribution strategy raised or answered nonsense; round_robin goes on."""
 
@@ -228,8 +235,8 @@ class SweepFinished(Event, frozen=True):
     exit_code: int | None = None
 
 
-SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | Note
-"""What a source may post. The engine fills in `AttemptFinished.retry_in`."""
+SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | ResultsCollected | Note
+"""What a source may post, and the result sync for it. The engine fills in `AttemptFinished.retry_in`."""
 
 KINDS: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
 """All events, by what the journal calls them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from hsm_core.signals import Signal, Signals
 from hsm_core.sources.base import SweepContext
 from hsm_core.state import SweepState
 from hsm_core.sweepers import after_a_resume, launches_once
+from hsm_core.sync import ResultSync
 from hsm_core.task import Attempt, Task, TaskState, task_indices
 from hsm_core.text import plural
 
@@ -86,7 +88,11 @@ class Session:
         self._log = log_path(directory / ".hsm", owner.epoch)
         records = directory / ".hsm" / "results"
         failures = FailureLimit(config.fail_fast, all_known=self._once)
-        self._engine = Engine(config, state, journal, owner, lanes, self._spool, records, self._listeners, failures)
+        self._sync = ResultSync(config, lanes, state, lambda event: self._engine.post(event))
+        listeners = [*self._listeners, self._sync]
+        self._engine = Engine(
+            config, state, journal, owner, lanes, self._spool, records, listeners, failures, self._sync.busy
+        )
 
     @property
     def id(self) -> str:
@@ -137,12 +143,13 @@ class Session:
         self._engine.scribe.ending = why
         interrupt = why if isinstance(why, SweepInterrupted) else None
         at_once = interrupt is not None and interrupt.at_once
-        part = self._lanes.leave if interrupt is not None and interrupt.leave else self._lanes.stop
+        part = partial(self._part_with, leave=interrupt is not None and interrupt.leave)
         late = self._part(part, 0.0 if at_once else self._config.grace + CLEARANCE)
         crashpoint("sources_stopped")
         steps = [
             *([self._tell_left] if interrupt is not None and interrupt.leave else []),
             *([self._tell_unasked] if why is None else []),
+            self._tell_collected,
             partial(self._engine.record, self._last_line(why)),
             partial(crashpoint, "end_journaled"),
             self._journal.sync,
@@ -215,6 +222,25 @@ class Session:
         if not self._log.exists():
             words = f"the launcher goes on without its terminal; what it prints is lost, {self._log} can't be written"
         self._engine.post(ev.Note("WARNING", words))
+
+    def _part_with(self, timeout: float, leave: bool) -> None:
+        """Bring home what has ended, and part from the sources."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self._sync.busy():
+            time.sleep(0.02)
+        self._sync.close()
+        self._engine.drain()
+        (self._lanes.leave if leave else self._lanes.stop)(timeout)
+
+    def _tell_collected(self) -> None:
+        """Journal what came home from where."""
+        for source, collected, left in self._sync.tally():
+            if collected:
+                words = f"the output of {plural(collected, 'task')} came home"
+                self._engine.record(ev.Note("INFO", words, source=source.name))
+            if left:
+                words = f"the output of {plural(left, 'task')} is not home yet; hsm complete {self.id} brings it"
+                self._engine.record(ev.Note("WARNING", words, source=source.name))
 
     def _tell_unasked(self) -> None:
         """Journal how many known tasks a sweeper that chooses its points did not ask for again."""

@@ -37,6 +37,8 @@ class AttemptRecord(msgspec.Struct, gc=False):
     pid: int | None = None
     output_dir: str | None = None
     outcome: Outcome | None = None
+    collected: bool = False
+    """whether its output was brought home, from a source that does not share our files"""
 
 
 class TaskRecord(msgspec.Struct, gc=False):
@@ -317,6 +319,14 @@ def _task_reopened(state: SweepState, e: ev.TaskReopened, at: float) -> None:
         task.failures, task.lost_on = {}, ()
 
 
+def _results_collected(state: SweepState, e: ev.ResultsCollected, at: float) -> None:
+    for index, number, epoch in e.attempts:
+        task = state.tasks.get(index)
+        attempt = None if task is None else task.attempt
+        if attempt is not None and (attempt.number, attempt.epoch, attempt.source) == (number, epoch, e.source):
+            attempt.collected = True
+
+
 def _result_stale(state: SweepState, e: ev.ResultStale, at: float) -> None:
     state.stale += 1
 
@@ -334,4 +344,5 @@ _FOLDS: dict[str, Any] = {
     ev.TasksPlanned.kind: _tasks_planned,
     ev.TaskReopened.kind: _task_reopened,
     ev.ResultStale.kind: _result_stale,
+    ev.ResultsCollected.kind: _results_collected,
 }

@@ -238,6 +238,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (ComputeConfig, "health_check_failure_threshold"): _at_least(1),
     (ComputeConfig, "retry_attempts"): _at_least(0),
     (ComputeConfig, "retry_delay"): _at_least(0),
+    (ComputeConfig, "orphan_timeout"): _above_zero,
     (RetryConfig, "error"): _at_least(0),
     (RetryConfig, "timeout"): _at_least(0),
     (RetryConfig, "oom"): lambda value: None if isinstance(value, Mapping) else _at_least(0)(value),

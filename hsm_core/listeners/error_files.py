@@ -37,6 +37,11 @@ class ErrorFiles:
         task = ended(event, state)
         if task is not None:
             self._note(task, at)
+        if isinstance(event, ev.ResultsCollected):  # what it printed is here now
+            for index, _, _ in event.attempts:
+                known = state.tasks[index]
+                if known.attempt is not None and known.attempt.ended_at is not None:
+                    self._note(known, known.attempt.ended_at)
         self._write()
 
     def _catch_up(self, state: SweepState) -> None:

@@ -245,6 +245,6 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
         context.execution_whitelist = objects["execution_whitelist"]
     texts = YamlTexts()
     make_lean(texts)
-    composer = Composer(hydra.config_loader, config, objects["learnt"])
+    composer = Composer(hydra.config_loader, config, objects["learnt"] if facts.get("learnt", True) else None)
     places = Places(facts["places"], facts["sweep_dir"]) if "places" in facts else None
     return App(function, context, composer, texts, places)

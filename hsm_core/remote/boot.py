@@ -1,7 +1,7 @@
 """The first program that a host is given: it tells what is there and takes the agent's code if that is not.
 
 It comes as text (`python -c`) with the arguments: a token, hsm's folder there, the SHA-256 of the archive
-of `hsm_core.remote` and its size in bytes, and a file to look for. It must be understood by any
+of `hsm_core.remote` and its size in bytes. It must be understood by any
 Python, so that one that is too old can be told so. What it prints of that stands behind the token:
 whatever a shell's profile prints comes before.
 """
@@ -56,7 +56,7 @@ def _unpack(archive, digest, folder):
             raise
 
 
-def _main(token, base, digest, size, wanted):
+def _main(token, base, digest, size):
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST:
         _say(token, problem="old python", python=version, executable=sys.executable)
@@ -67,7 +67,7 @@ def _main(token, base, digest, size, wanted):
         os.umask(0o077)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         found = os.path.isdir(folder)
-        _say(token, python=version, base=base, agent=found, found=bool(wanted) and os.path.exists(base + "/" + wanted))
+        _say(token, python=version, base=base, home=os.path.expanduser("~"), agent=found)
         if not found:
             _unpack(_take(int(size)), digest, folder)
     except OSError as e:

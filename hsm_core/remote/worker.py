@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from hsm_core.remote import describe, gpus, place, process
 from hsm_core.remote.app import App, EntryError, Payload, reach
+from hsm_core.remote.places import Places
 from hsm_core.remote.record import create
 
 PICKLE_LIMIT = 64 << 20
@@ -107,7 +108,8 @@ def _attempt(app: App, spec: Mapping[str, Any], reports: int, collecting: bool) 
     """
     code = 1
     try:
-        report = _run_job(app, spec, _Begin(reports, collecting), lambda so_far: send(reports, "report", so_far))
+        begin = _Begin(reports, collecting, app.places)
+        report = _run_job(app, spec, begin, lambda so_far: send(reports, "report", so_far))
         code = 0 if report["status"] == "completed" else 1
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
@@ -176,9 +178,10 @@ class _Begin:
     By then Hydra has made the output directory: the task's output goes there from now on.
     """
 
-    def __init__(self, reports: int, collecting: bool) -> None:
+    def __init__(self, reports: int, collecting: bool, places: Places | None) -> None:
         self._reports = reports
         self._collecting = collecting
+        self._places = places
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         folder = config.hydra.runtime.output_dir
@@ -191,7 +194,8 @@ class _Begin:
             _end(1)
         if self._collecting:
             gc.enable()
-        send(self._reports, "running", {"output_dir": folder})
+        missing = [] if self._places is None else self._places.missing(config)
+        send(self._reports, "running", {"output_dir": folder, **({"missing": missing} if missing else {})})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

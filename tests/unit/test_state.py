@@ -73,6 +73,9 @@ attempt_events: st.SearchStrategy[ev.AttemptSubmitted | ev.AttemptStarted | ev.A
 other_events: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.TaskAdded, task=tasks, key=st.just("k"), overrides=st.lists(words, max_size=2).map(tuple)),
     st.builds(ev.TaskReopened, task=tasks),
+    st.builds(
+        ev.ResultsCollected, source=sources, attempts=st.lists(st.tuples(tasks, numbers, epochs), max_size=3).map(tuple)
+    ),
     st.builds(ev.ResultStale, task=tasks, attempt=numbers, epoch=epochs, source=sources, outcome=outcomes),
     st.builds(ev.SourceStarted, source=sources, type=words, slots=numbers, facts=st.dictionaries(words, plain_json)),
     st.builds(ev.SourceDown, source=sources, reason=words),

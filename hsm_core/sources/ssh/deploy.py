@@ -43,12 +43,16 @@ def boot_program() -> str:
     return Path(hsm_core.remote.__file__).with_name("boot.py").read_text("utf-8")
 
 
-def delivery(payload: Path, places: Places, cwd: str) -> bytes:
+def delivery(payload: Path, places: Places, cwd: str, *, frozen: bool) -> bytes:
     """A payload folder and the snapshot it names as a tar archive, to be unpacked in the `.hsm` of a sweep there.
 
-    Paths are as they are there; where the launcher's working directory is nowhere there, tasks begin in `cwd`.
+    Paths are as they are there; where the launcher's working directory is nowhere there, tasks begin in `cwd`. Without
+    `frozen` tasks read the project's code and configurations as they are there.
     """
-    facts: Mapping[str, Any] = json.loads((payload / "payload.json").read_text("utf-8"))
+    facts: dict[str, Any] = json.loads((payload / "payload.json").read_text("utf-8"))
+    if not frozen:
+        facts["frozen"] = {root: copy for root, copy in facts["frozen"].items() if os.path.basename(copy) != "project"}
+        facts["learnt"] = False
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
         _add(archive, f"{payload.name}/payload.json", json.dumps(_there(facts, places, cwd)).encode())

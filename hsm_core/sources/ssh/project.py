@@ -132,7 +132,7 @@ def send_project(
     is sent. Raises Unavailable, NoRsync, NoRoom and SourceError as `push` does, SnapshotError for a file that can't be
     read.
     """
-    place = f"{base}/code/{_key(project)}"
+    place = os.path.dirname(place_of(base, project, digest))
     last = _look(connection, place, digest)
     if last != digest:
         link_dest = None if last is None else f"../{last}"
@@ -158,7 +158,12 @@ def send_project(
                 raise SnapshotError(f"{project} can't be sent to {connection.address} whole: {unread[0]}")
             finish = f"if [ -d {digest} ]; then rm -rf {digest}.part; else mv {digest}.part {digest}; fi"
             _ask(connection, f"CDPATH= cd -- {shlex.quote(place)} && {finish}")
-    return f"{place}/{digest}"
+    return place_of(base, project, digest)
+
+
+def place_of(base: str, project: Path, digest: str) -> str:
+    """The folder below `base` over there that `send_project` puts this version of the project into."""
+    return f"{base}/code/{_key(project)}/{digest}"
 
 
 def _key(project: Path) -> str:

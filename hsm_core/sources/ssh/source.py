@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hsm_core.config import SourceConfig
 from hsm_core.events import Note, SourceDown, SourceUp
-from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.records import outcome_of, read_record, record_path
+from hsm_core.exceptions import HsmError, SourceError, Unavailable
+from hsm_core.records import outcome_of, record_path
 from hsm_core.remote import marks, place
-from hsm_core.remote.places import Places
 from hsm_core.remote.record import put
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import CommandResult
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.sources.ssh import deploy
+from hsm_core.sources.ssh.code import Code
 from hsm_core.sources.ssh.collector import Collector
 from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
+from hsm_core.sources.ssh.outputs import Outputs
 from hsm_core.sources.ssh.program import Program
 from hsm_core.sources.ssh.visit import Visit, visit
 from hsm_core.task import Attempt, Outcome
@@ -45,18 +46,18 @@ class SshSource(AgentSource):
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
         self._connection = Connection(name, config)
-        self._place = ""
-        """the sweep's directory there, once that is known"""
+        self._base = self._place = self._folder = ""
+        """our folder there, the sweep's directory in it, and the app's code, once they are known"""
         self._delivered = False
         self._left: list[Attempt] = []
         """attempts that the agent is to be asked about once there is one"""
         self._down: str | None = None
         """why the agent can't be reached now"""
         self._done = threading.Event()
-        self._outputs: dict[str, str] = {}
-        """the output directories of attempts that are not collected yet, below the sweep's"""
-        self._ended: set[str] = set()
-        """those of them that have ended"""
+        self._code: Code | None = None
+        self._outputs: Outputs | None = None
+        self._told: set[str] = set()
+        """paths that were told to be missing there"""
 
     # --- the way to the agent
 
@@ -72,39 +73,53 @@ class SshSource(AgentSource):
             self.attach(left)
 
     def _open(self) -> RemoteLine:
+        sweep = self._sweep
+        if self._code is None:
+            hidden = [Path(file).resolve() for file in (sweep.config.config_file, sweep.config.sweep_file) if file]
+            self._code = Code(sweep.payload, self.config.project_dir, hidden)
         self._line = None
-        line = RemoteLine(self._reach, self._sweep.epoch, self._on_down, self._on_up)
+        line = RemoteLine(self._reach, sweep.epoch, self._on_down, self._on_up)
         line.open()
+        try:
+            compress = sweep.config.compute.rsync_compression
+            for words in self._code.bring(self._connection, self._base, self._folder, compress=compress):
+                self._post(Note("WARNING", words, source=self.name))
+        except HsmError as e:
+            line.send({"do": "stop", "grace": 0.0})
+            line.hang_up(2.0)
+            raise SourceError(f"{self._where}: {e}") from e
         self._down = None
         return line
 
     def _reach(self) -> Program:
         self._connection.open()
-        return visit(self._connection, self.config, self._where, "", self._prepare)
+        return visit(self._connection, self.config, self._where, self._prepare)
 
     def _prepare(self, found: Mapping[str, Any]) -> Visit:
         """What the visitor to our agent is told; the first one of this launcher brings what it froze."""
-        sweep = self._sweep
-        self._place = os.path.join(str(found["base"]), "sweeps", sweep.key, self.name)
-        code = os.path.join(self._place, ".hsm", "code")
-        delivery = b"" if self._delivered else deploy.delivery(sweep.payload, self._places(code), code)
+        sweep, code = self._sweep, self._code
+        assert code is not None
+        self._base = str(found["base"])
+        self._place = os.path.join(self._base, "sweeps", sweep.key, self.name)
+        self._folder = code.folder(self._base, str(found["home"]), self._place)
+        if self._outputs is None:
+            self._outputs = Outputs(sweep.directory, self._place)
+        delivery = b""
+        if not self._delivered:
+            places = code.places(self._folder, sweep.directory, self._place)
+            delivery = deploy.delivery(sweep.payload, places, self._folder, frozen=code.frozen)
         self._delivered = True
         threads = {"variables": THREAD_VARIABLES, "each": sweep.config.threads_per_task, "slots": self.slots}
         wanted = {
             "sweep": self._place,
             "source": self.name,
             "mode": self._mode(sweep.config),
-            "patience": 3600.0,
+            "patience": sweep.config.compute.orphan_timeout,
             "threads": threads,
             "environment": {**self._environment(), marks.MARK: marks.mark(self._place, sweep.epoch, self.name)},
-            "folders": [code],
+            "folders": [self._folder] if code.made_here else [],
         }
         return Visit(wanted, delivery)
-
-    def _places(self, code: str) -> Places:
-        facts = json.loads((self._sweep.payload / "payload.json").read_text("utf-8"))
-        project = [[root, code] for root, copy in facts["frozen"].items() if os.path.basename(copy) == "project"]
-        return Places([*project, [str(self._sweep.directory), self._place]], self._place)
 
     def _environment(self) -> dict[str, str]:
         passed = [name for name in self.config.env.get("pass") or () if name in os.environ]
@@ -173,47 +188,48 @@ class SshSource(AgentSource):
 
     def collect(self, attempts: Sequence[Attempt]) -> None:
         self._check()
-        wanted = {attempt.id: attempt for attempt in attempts}
-        for attempt_id in wanted.keys() - self._outputs.keys():
-            self._recall(attempt_id)
-        outputs = {attempt_id: self._outputs[attempt_id] for attempt_id in wanted if attempt_id in self._outputs}
-        ended = outputs.keys() & self._ended
+        if self._outputs is None:
+            return
+        outputs, ended = self._outputs.wanted(attempt.id for attempt in attempts)
         if not outputs:
             return
-        compress = self._sweep.config.compute.rsync_compression
-        how = {"pickles": bool(self.config.trusted), "compress": compress}
-        Collector(self._connection, self.name, self._place, self._sweep.directory, **how).collect(outputs, ended)
-        for attempt_id in ended:
-            self._outputs.pop(attempt_id, None)
-            self._ended.discard(attempt_id)
+        collector = Collector(
+            self._connection,
+            self.name,
+            self._place,
+            self._sweep.directory,
+            pickles=bool(self.config.trusted),
+            compress=self._sweep.config.compute.rsync_compression,
+        )
+        collector.collect(outputs, ended)
+        self._outputs.forget(ended)
 
-    def _recall(self, attempt_id: str) -> None:
-        """Find where an attempt that ended under an earlier launcher has its output, by its record."""
+    def _note_output(self, attempt_id: str, folder: str | None, *, ended: bool) -> None:
+        assert self._outputs is not None
         try:
-            record = read_record(self._sweep.records, attempt_id)
-        except ValueError:
-            return
-        if record is not None:
-            self._note_output(attempt_id, record.get("output_dir"), ended=True)
-
-    def _note_output(self, attempt_id: str, folder: object, *, ended: bool) -> None:
-        """An attempt has its output in `folder`, as it is called here; unless another task has that."""
-        if not isinstance(folder, str):
-            return
-        try:
-            place.take(str(self._sweep.directory), folder, attempt_id.split(".")[0])
+            self._outputs.note(attempt_id, folder, ended=ended)
         except (place.OutputDirectoryError, OSError) as e:
             self._post(Note("ERROR", f"what {attempt_id} left there is not brought: {e}", source=self.name))
-            return
-        self._outputs[attempt_id] = os.path.relpath(folder, self._sweep.directory)
-        if ended:
-            self._ended.add(attempt_id)
+
+    def _home(self, path: object) -> str | None:
+        assert self._outputs is not None
+        return self._outputs.home(path)
 
     def _started(self, event: Mapping[str, Any]) -> None:
         folder = self._home(event.get("output_dir"))
         if event["id"] in self._active:
             self._note_output(event["id"], folder, ended=False)
+            self._tell_missing(event.get("missing"))
         super()._started({**event, "output_dir": folder})
+
+    def _tell_missing(self, paths: object) -> None:
+        """Say once of each path in a task's configuration that it is here, but not there."""
+        known = [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
+        new = [path for path in known if path not in self._told and os.path.exists(path)]
+        self._told.update(new)
+        if new:
+            words = f"the configuration names what is on this machine only: {', '.join(map(repr, new))}"
+            self._post(Note("WARNING", f"{words}. Put it there under the same name.", source=self.name))
 
     def _outcome(self, attempt_id: str, record: object) -> Outcome:
         """Keep the record here, with its paths as they are here, before anybody hears of it."""
@@ -241,13 +257,6 @@ class SshSource(AgentSource):
                     told = True
                 if self._done.wait(RETRY):
                     return
-
-    def _home(self, path: object) -> str | None:
-        """A path below the sweep's directory there as it is here, one for tasks; any other is not told."""
-        if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
-            return None
-        inside = os.path.relpath(path, self._place)
-        return None if inside.split(os.sep)[0] in ("..", ".", ".hsm") else str(self._sweep.directory / inside)
 
     # --- the end
 

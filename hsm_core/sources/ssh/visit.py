@@ -41,18 +41,18 @@ class Visit:
 
 
 Prepare = Callable[[Mapping[str, Any]], Visit]
-"""Says what is to be done at a host, given what its boot program found: `base`, our folder there, and `found`."""
+"""Says what is to be done at a host, given what its boot program found: `home`, and `base`, our folder in it."""
 
 
-def visit(connection: Connection, config: SourceConfig, where: str, look_for: str, prepare: Prepare) -> Program:
+def visit(connection: Connection, config: SourceConfig, where: str, prepare: Prepare) -> Program:
     """Come to the agent of a sweep, which is started where there is none; returns the line to it.
 
-    `look_for`: a path below our folder there that `found` tells about. Raises SourceError where an agent can't
+    Raises SourceError where an agent can't
     work there, with what to do; Unavailable where the connection does not last.
     """
     token = f"hsm-{secrets.token_hex(8)}"
     packed, digest = deploy.archive()
-    program = _start(connection, config, script(config, token, digest, len(packed), look_for))
+    program = _start(connection, config, script(config, token, digest, len(packed)))
     late = threading.Timer(PATIENCE, program.close)
     late.daemon = True
     late.start()
@@ -72,7 +72,7 @@ def visit(connection: Connection, config: SourceConfig, where: str, look_for: st
     return program
 
 
-def script(config: SourceConfig, token: str, digest: str, size: int, look_for: str) -> str:
+def script(config: SourceConfig, token: str, digest: str, size: int) -> str:
     """A POSIX shell script that starts the boot program in the source's environment."""
     lines = [f'hsm_problem() {{ printf \'%s {{"problem": "%s"}}\\n\' {token} "$1"; exit 1; }}', 'cd "$HOME"']
     for number, command in enumerate([*config.module_commands, *config.setup]):
@@ -81,7 +81,7 @@ def script(config: SourceConfig, token: str, digest: str, size: int, look_for: s
         lines.append(_conda(config.conda_env))
     lines.append(f"hsm_python={_path(config.python or 'python3')}")
     lines.append("command -v \"$hsm_python\" >/dev/null || hsm_problem 'no python'")
-    words = [token, deploy.BASE, digest, str(size), look_for]
+    words = [token, deploy.BASE, digest, str(size)]
     lines.append(f'exec "$hsm_python" -c {shlex.quote(deploy.boot_program())} {shlex.join(words)}')
     return "\n".join(lines) + "\n"
 
