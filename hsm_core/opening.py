@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import hydra
-import msgspec
 from hydra.core.utils import JobRuntime
 
 import hsm_core
@@ -176,4 +176,5 @@ def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:
 
 def sweep_key(begun: ev.SweepStarted) -> str:
     """The name of a sweep among those of all users and machines: its id, and a hash of how it began."""
-    return f"{begun.id}-{hashlib.sha256(msgspec.json.encode(begun)).hexdigest()[:12]}"
+    facts = json.dumps([begun.id, begun.host, begun.pid, begun.cwd, begun.argv, begun.config_hash])
+    return f"{begun.id}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
