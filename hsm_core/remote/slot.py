@@ -132,9 +132,10 @@ class Slot:
             self._kept = worker
         elif worker is not None:
             worker.close()
-        supervision.tell("done")
+        # In this order: once it is known that the attempt is done the next one comes, and is to find this slot free.
         with contextlib.suppress(OSError):  # the zygote is gone: the next look at the orders shows it
             self._free.send(str(os.getpid()).encode())
+        supervision.tell("done")
         return supervision.ending != "lost"
 
     def _worker_for(self, spec: Mapping[str, Any]) -> Worker:

@@ -93,7 +93,9 @@ class Zygote:
         self._slots: dict[int, int] = {}
         """where each slot, by pid, gets its orders"""
         self._carries: dict[int, str] = {}
-        """the attempt of each slot that has one"""
+        """the last attempt of each slot"""
+        self._idle: set[int] = set()
+        """slots that wait for an attempt"""
         self._before: frozenset[int] = frozenset()
         """children that the app's import started, which serve all tasks"""
         self._free, self._free_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -137,8 +139,7 @@ class Zygote:
         order = json.loads(line)
         if "run" in order:
             spec = order["run"]
-            free = self._slots.keys() - self._carries.keys()
-            pid = free.pop() if free else self._new_slot(spec, starter)
+            pid = self._idle.pop() if self._idle else self._new_slot(spec, starter)
             self._carries[pid] = spec["id"]
             self.tell("placed", id=spec["id"], pid=pid)
             self._pass_on(pid, line)
@@ -172,7 +173,7 @@ class Zygote:
     def _hear_slots(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._carries.pop(int(self._free.recv(32)), None)
+                self._idle.add(int(self._free.recv(32)))
 
     def _reap(self) -> None:
         self._hear_slots()
@@ -182,9 +183,9 @@ class Zygote:
                 os.close(self._slots.pop(pid))
                 if os.WIFSIGNALED(status):
                     self._end_orphans()
-                attempt = self._carries.pop(pid, None)
-                if attempt is not None:
-                    self.tell("gone", id=attempt, status=os.waitstatus_to_exitcode(status))
+                self._idle.discard(pid)
+                # It may have told the attempt's end before; then nobody listens to this.
+                self.tell("gone", id=self._carries.pop(pid), status=os.waitstatus_to_exitcode(status))
 
     def _end_orphans(self) -> None:
         """End what a slot that was killed has left to us: its worker, and all that this one started.
