@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.testbed.environment import make_environment
+from tests.testbed.network import NetnsHost
 from tests.testbed.sshd import ClientKey, SshHome, SshHost, need, remove_leftovers
 
 MakeHost = Callable[..., SshHost]
@@ -39,6 +40,14 @@ def make_host(client_key: ClientKey) -> Iterator[MakeHost]:
     """Makes hosts that run until the test ends; the test's `ssh_home` does not know them yet."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(SshHost(client_key, *args, **options))
+
+
+@pytest.fixture
+def netns_host(client_key: ClientKey, ssh_home: SshHome) -> Iterator[NetnsHost]:
+    """A host at the end of a line of its own, whose key the test's known_hosts has."""
+    with NetnsHost(client_key) as host:
+        ssh_home.trust(host)
+        yield host
 
 
 @pytest.fixture

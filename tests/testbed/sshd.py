@@ -81,7 +81,7 @@ class SshHost:
         key: ClientKey,
         settings: Mapping[str, str] | None = None,
         *,
-        shell: str = "/bin/bash",
+        login_shell: str = "/bin/bash",
         home: str = "home",
         files: Mapping[str, str] | None = None,
         address: str | None = None,
@@ -95,7 +95,7 @@ class SshHost:
         self.home = self.folder / home
         self.log = self.folder / "sshd.log"
         self.settings = dict(settings or {})
-        self._shell = shell
+        self._login_shell = login_shell
         self._files = dict(files or {})
         self._before = before
         self._sshd: subprocess.Popen[bytes] | None = None
@@ -121,7 +121,7 @@ class SshHost:
 
     def _make_user(self) -> None:
         # The password `*` fits none and, other than `!`, leaves the account open; sshd looks at that without PAM.
-        command = ["useradd", "-M", "-d", str(self.home), "-s", self._shell, "-p", "*"]
+        command = ["useradd", "-M", "-d", str(self.home), "-s", self._login_shell, "-p", "*"]
         with _user_database():
             subprocess.run([*command, "-c", f"hsm test of {os.getpid()}", self.user], check=True, capture_output=True)
         entry = pwd.getpwnam(self.user)

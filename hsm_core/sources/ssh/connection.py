@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.program import Program
+from hsm_core.sources.ssh.program import START, Program
 
 if TYPE_CHECKING:
     import paramiko
@@ -22,6 +22,10 @@ LOGINS = 8
 """logins on a host that allows few channels in one"""
 BUSY = 60.0
 """seconds to wait for a free channel"""
+SFTP_SERVERS = tuple(
+    f"/usr/{folder}/sftp-server" for folder in ("lib/openssh", "libexec/openssh", "libexec", "lib/ssh", "lib/misc")
+)
+"""where Debian, Red Hat, BSD and macOS, Arch and Alpine, and Gentoo have it"""
 
 
 class Connection:
@@ -111,13 +115,16 @@ class Connection:
         channel = self._channel()
         try:
             channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
+            return _sftp(channel)
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError):
+            channel.close()
+        # The subsystem is not to be had, or what the profile prints comes in between; a program of ours knows better.
+        channel = self.run("".join(f"test -x {path} && exec {path}\n" for path in SFTP_SERVERS)).channel
+        try:
+            return _sftp(channel)
         except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as e:
             channel.close()
-            raise Unavailable(
-                f"{self._where}: no files can be transferred by SFTP: {e or 'it hung up'}. "
-                "Is sftp-server installed there, does the user's shell profile print nothing?"
-            ) from e
+            raise Unavailable(f"{self._where}: no files can be transferred by SFTP; is sftp-server there?") from e
 
     def _channel(self) -> paramiko.Channel:
         """A channel in one of the logins, or in a new one where the host allows no more in those there are."""
@@ -156,3 +163,13 @@ class Connection:
         logins, self._logins = self._logins, []
         for login in logins:
             login.close()
+
+
+def _sftp(channel: paramiko.Channel) -> paramiko.SFTPClient:
+    """A session over a channel on whose other end sftp-server runs."""
+    import paramiko
+
+    channel.settimeout(START)
+    client = paramiko.SFTPClient(channel)
+    channel.settimeout(None)
+    return client

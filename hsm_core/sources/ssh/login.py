@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import select
 import socket
 import subprocess
 import tempfile
@@ -88,9 +91,29 @@ class Login:
         if command is not None:
             self._proxy = Proxy(command)
             return self._proxy.socket
-        connected = socket.create_connection((hop.link.host, hop.link.port), seconds)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connected
+        return self._connect(hop.link.host, hop.link.port, time.monotonic() + seconds)
+
+    def _connect(self, host: str, port: int, deadline: float) -> socket.socket:
+        """The first of a host's addresses that answers. Raises what the last one did instead, an OSError."""
+        failed = OSError("it has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            connecting = socket.socket(family, kind, protocol)
+            try:
+                connecting.setblocking(False)
+                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                code = connecting.connect_ex(address)
+                # In short steps: `close` may be called meanwhile.
+                while code == errno.EINPROGRESS and not select.select([], [connecting], [], 0.1)[1]:
+                    if self._closed.is_set() or time.monotonic() > deadline:
+                        code = errno.ETIMEDOUT
+                code = code if code != errno.EINPROGRESS else connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code == 0:
+                    return connecting
+                raise OSError(code, os.strerror(code))
+            except OSError as e:
+                connecting.close()
+                failed = e
+        raise failed
 
     def _proxy_said(self) -> str:
         return "" if self._proxy is None else self._proxy.said()
@@ -138,10 +161,7 @@ class Login:
                 continue
             quiet += 1
             if quiet % QUIET == 0:
-                # Every server answers this, if only that it does not know it (RFC 4254, 4). To wait for the answer
-                # takes a thread; it ends with the connection.
-                request = ("keepalive@openssh.com", None, True)
-                threading.Thread(target=transport.global_request, args=request, name="hsm-ssh-ask", daemon=True).start()
+                threading.Thread(target=_ask, args=(transport,), name="hsm-ssh-ask", daemon=True).start()
             if quiet == SILENCE:
                 log.warning("%s: nothing was heard of it for %d s; the connection is given up", self.where, SILENCE)
                 self.close()
@@ -155,6 +175,13 @@ class Login:
             self._line.close()
         if self._proxy is not None:
             self._proxy.close()
+
+
+def _ask(transport: paramiko.Transport) -> None:
+    """Make the host say something; returns once it did, or the connection has ended."""
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # then it has ended
+        # Every server answers this, if only that it does not know it (RFC 4254, 4).
+        transport.global_request("keepalive@openssh.com", wait=True)
 
 
 class Dropped(Unavailable):

@@ -40,7 +40,7 @@ class Input:
             raise ValueError("write to closed file")
         try:
             self._channel.sendall(data)
-        except OSError as e:
+        except (OSError, EOFError) as e:
             raise BrokenPipeError(f"the program has ended, or the connection was lost: {e}") from e
         return len(data)
 
@@ -119,7 +119,7 @@ class Program:
     """
 
     def __init__(self, channel: paramiko.Channel, where: str) -> None:
-        self._channel = channel
+        self.channel = channel
         self._where = where
         self._marker = f"hsm-{secrets.token_hex(16)}\n".encode()
         self._errors = bytearray()
@@ -136,9 +136,9 @@ class Program:
         whole = f"printf '%s\\n' {word}; printf '%s\\n' {word} >&2\n{script}\n".encode(errors="surrogateescape")
         deadline = time.monotonic() + START
         try:
-            self._channel.settimeout(START)
-            self._channel.exec_command(_COMMAND.format(count=len(whole)))
-            self._channel.sendall(whole)
+            self.channel.settimeout(START)
+            self.channel.exec_command(_COMMAND.format(count=len(whole)))
+            self.channel.sendall(whole)
             self._drain.start()
             self.stdout.skip_to(self._marker, deadline)
         except TimeoutError as e:
@@ -148,11 +148,14 @@ class Program:
         except EOFError as e:
             raise self._not_begun(f"did not begin{self._how_it_ended()}", e) from e
         except (paramiko.SSHException, OSError) as e:
+            self.close()
             raise Unavailable(f"{self._where}: the connection was lost while a command was started: {e}") from e
 
     def _how_it_ended(self) -> str:
-        code = self._channel.recv_exit_status() if self._connected else -1
-        return f"; the login shell ended with exit code {code}" if code >= 0 else "; the connection was lost"
+        code = self.channel.recv_exit_status()
+        if code >= 0:
+            return f"; the login shell ended with exit code {code}"
+        return "; the connection was lost" if self._lost() else "; the login shell was killed"
 
     def _not_begun(self, what: str, error: Exception) -> Unavailable:
         """`error` has what came instead of the script's beginning."""
@@ -168,7 +171,7 @@ class Program:
     def _keep_errors(self) -> None:
         """Read standard error all the time: the program would be stuck otherwise, once the window is full."""
         marker = self._marker
-        while data := self._channel.recv_stderr(CHUNK):
+        while data := self.channel.recv_stderr(CHUNK):
             self._errors += data
             if not self._began and marker in self._errors:
                 del self._errors[: self._errors.index(marker) + len(marker)]
@@ -180,21 +183,25 @@ class Program:
         """What the program wrote to its standard error, the last 64 KiB."""
         return bytes(self._errors).decode(errors="replace")
 
-    @property
-    def _connected(self) -> bool:
-        transport = self._channel.get_transport()
-        return transport is not None and transport.is_active()
+    def _lost(self) -> bool:
+        """Whether a channel that closed without an exit status did so with the connection, or else by a signal."""
+        if not self.channel.eof_received:
+            return True
+        # The transport closes its channels first when it ends, and then says that it is not active.
+        transport = self.channel.get_transport()
+        transport.join(0.2)
+        return not transport.is_active()
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status of the program, negative if it was ended by a signal.
+        """The exit status of the program, -1 if it was ended by a signal.
 
         By then all of its standard error is known, unless something that it started still has that. Raises Unavailable
         when the connection is lost, or after `timeout` seconds.
         """
-        if not self._channel.status_event.wait(timeout):
+        if not self.channel.status_event.wait(timeout):
             raise Unavailable(f"{self._where}: a command did not end within {timeout:g} s")
-        status: int = self._channel.recv_exit_status()
-        if status < 0 and not self._connected:
+        status: int = self.channel.recv_exit_status()
+        if status < 0 and self._lost():
             raise Unavailable(f"{self._where}: the connection was lost while a command ran")
         self._drain.join(1.0)
         return status
@@ -202,4 +209,5 @@ class Program:
     def close(self) -> None:
         """Let go of the program: its input and output are closed; idempotent."""
         self.stdin.closed = self.stdout.closed = True
-        self._channel.close()
+        with contextlib.suppress(OSError, EOFError):  # of a connection that is lost
+            self.channel.close()
