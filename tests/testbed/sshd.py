@@ -152,6 +152,7 @@ class SshHost:
             "HostKey": str(self.host_key),
             "AuthorizedKeysFile": str(self.authorized_keys),
             "PidFile": "none",
+            "AllowUsers": self.user,
             "UsePAM": "no",
             "StrictModes": "no",  # /tmp above the home is writable for all
             "PasswordAuthentication": "no",

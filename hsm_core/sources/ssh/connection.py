@@ -130,7 +130,7 @@ class Connection:
         """A channel in one of the logins, or in a new one where the host allows no more in those there are."""
         from hsm_core.sources.ssh.login import CHANNELS
 
-        deadline = time.monotonic() + BUSY
+        began = time.monotonic()
         while True:
             logins = [login for login in self._logins if login.active]
             if not logins:
@@ -139,9 +139,12 @@ class Connection:
                 channel = login.channel()
                 if channel is not None:
                     return channel
-            if all(login.room < CHANNELS for login in logins) and len(logins) < LOGINS:
+            waited = time.monotonic() - began
+            # A host counts what has ended for a moment still.
+            patience = 1.0 if any(login.idle for login in logins) else 0.0
+            if all(login.room < CHANNELS for login in logins) and len(logins) < LOGINS and waited >= patience:
                 self._log_in_again(len(logins))
-            elif time.monotonic() > deadline:
+            elif waited > BUSY:
                 raise Unavailable(f"{self._where}: all channels have been busy for {BUSY:g} s")
             else:
                 time.sleep(0.05)

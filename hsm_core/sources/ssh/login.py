@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import paramiko
@@ -44,6 +44,7 @@ class Login:
         self._lock = threading.Lock()
         self._channels: list[paramiko.Channel] = []
         self._opening = 0
+        self._used = False
         self.room = CHANNELS
         """channels it takes at a time, as far as is known"""
         self._closed = threading.Event()
@@ -73,7 +74,7 @@ class Login:
 
     def _open_hop(self, before: Hop | None, hop: Hop, deadline: float) -> None:
         seconds = max(0.1, deadline - time.monotonic())
-        with _told(hop, seconds, self._proxy_said):
+        with self._in_words(hop, deadline):
             line = self._line = Heard(self._dial(before, hop, seconds))
             seconds = max(0.1, deadline - time.monotonic())
             hop.link.connect_timeout = seconds
@@ -102,8 +103,10 @@ class Login:
                 connecting.setblocking(False)
                 connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 code = connecting.connect_ex(address)
+                connected = select.poll()
+                connected.register(connecting, select.POLLOUT)
                 # In short steps: `close` may be called meanwhile.
-                while code == errno.EINPROGRESS and not select.select([], [connecting], [], 0.1)[1]:
+                while code == errno.EINPROGRESS and not connected.poll(100):
                     if self._closed.is_set() or time.monotonic() > deadline:
                         code = errno.ETIMEDOUT
                 code = code if code != errno.EINPROGRESS else connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -115,36 +118,76 @@ class Login:
                 failed = e
         raise failed
 
-    def _proxy_said(self) -> str:
-        return "" if self._proxy is None else self._proxy.said()
+    @contextlib.contextmanager
+    def _in_words(self, hop: Hop, deadline: float) -> Iterator[None]:
+        """Errors on the way to a host become ours, in words."""
+        where, began = hop.where, time.monotonic()
+        try:
+            yield
+        except SourceError:
+            raise
+        except socket.gaierror as e:
+            raise Unavailable(f"{where}: the name {hop.link.host} is not known ({e.strerror}); is `host` right?") from e
+        except UnicodeError as e:
+            raise SourceError(f"{where}: that is no name of a host: {e}") from e
+        except ConnectionRefusedError as e:
+            raise Unavailable(f"{where}: nothing listens there; is sshd running, is `port` right?") from e
+        except TimeoutError as e:
+            raise Unavailable(f"{where}: no answer within {time.monotonic() - began:.1f} s") from e
+        except paramiko.ChannelException as e:
+            raise Unavailable(f"{where}: the jump host does not get there: {e.text}") from e
+        except paramiko.ssh_exception.IncompatiblePeer as e:
+            raise SourceError(f"{where}: it has no algorithm in common with ours, it may be too old: {e}") from e
+        except (paramiko.SSHException, EOFError) as e:
+            said = "" if self._proxy is None else self._proxy.said()
+            if said:
+                raise Unavailable(f"{where}: its ProxyCommand said: {printable(said, 300)}") from e
+            # paramiko says the same of one who hung up and one who says nothing.
+            if time.monotonic() >= deadline - 0.1 and not (self._line and self._line.ended):
+                raise Unavailable(
+                    f"{where}: no answer within {time.monotonic() - began:.1f} s ({printable(str(e))})"
+                ) from e
+            raise Dropped(f"{where}: it hung up before the login ({printable(str(e)) or 'end of data'})") from e
+        except OSError as e:
+            raise Unavailable(f"{where}: it can't be reached: {e.strerror or e}") from e
 
     def channel(self) -> paramiko.Channel | None:
         """A new channel; None where there is no room for one, or the host refuses it.
 
-        Raises Unavailable when the connection is lost, or where the host refuses the only channel.
+        Raises Unavailable when the connection is lost, or where the host refuses the very first channel.
         """
         with self._lock:
-            self._channels = [channel for channel in self._channels if not channel.exit_status_ready()]
-            taken = len(self._channels) + self._opening
+            taken = self._taken()
             if taken >= self.room:
                 return None
             self._opening += 1
         try:
             channel = self._hops[-1].link.transport.open_session(timeout=CHANNEL_TIMEOUT)
         except paramiko.ChannelException as e:
-            if taken == 0:
+            if not self._used:
                 raise Unavailable(f"{self.where}: it lets us log in, but run nothing: {e.text}") from e
-            self.room = taken
+            self.room = max(1, taken)
             return None
         except (paramiko.SSHException, EOFError, OSError) as e:
             raise Unavailable(f"{self.where}: the connection is lost: {e}") from e
         else:
             with self._lock:
                 self._channels.append(channel)
+                self._used = True
             return channel
         finally:
             with self._lock:
                 self._opening -= 1
+
+    def _taken(self) -> int:
+        self._channels = [channel for channel in self._channels if not channel.closed]
+        return len(self._channels) + self._opening
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs over it."""
+        with self._lock:
+            return self._taken() == 0
 
     def _watch(self) -> None:
         """Give the connection up once nothing at all is heard of the host, however it is reached.
@@ -189,15 +232,23 @@ class Dropped(Unavailable):
 
 
 class Heard:
-    """A socket that counts how often something came."""
+    """A socket that counts how often something came, and knows whether the other end has hung up."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self.heard = 0
+        self.ended = False
 
     def recv(self, size: int) -> bytes:
-        data: bytes = self._sock.recv(size)
+        try:
+            data: bytes = self._sock.recv(size)
+        except TimeoutError:
+            raise
+        except OSError:
+            self.ended = True
+            raise
         self.heard += 1
+        self.ended = not data
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -235,32 +286,3 @@ class Proxy:
         self._process.kill()
         self._process.wait()
         self._errors.close()
-
-
-@contextlib.contextmanager
-def _told(hop: Hop, seconds: float, proxy_said: Any) -> Any:
-    """Errors on the way to a host become ours, in words."""
-    where = hop.where
-    try:
-        yield
-    except SourceError:
-        raise
-    except socket.gaierror as e:
-        raise Unavailable(f"{where}: the name {hop.link.host} is not known ({e.strerror}); is `host` right?") from e
-    except ConnectionRefusedError as e:
-        raise Unavailable(f"{where}: nothing listens there; is sshd running, is `port` right?") from e
-    except TimeoutError as e:
-        raise Unavailable(f"{where}: no answer within {seconds:.0f} s") from e
-    except paramiko.ChannelException as e:
-        raise Unavailable(f"{where}: the jump host does not get there: {e.text}") from e
-    except paramiko.ssh_exception.IncompatiblePeer as e:
-        raise SourceError(f"{where}: it has no algorithm in common with ours, it may be too old: {e}") from e
-    except (paramiko.SSHException, EOFError) as e:
-        said = proxy_said()
-        if said:
-            raise Unavailable(f"{where}: its ProxyCommand said: {printable(said, 300)}") from e
-        if isinstance(e, paramiko.SSHException) and "imeout" in str(e):
-            raise Unavailable(f"{where}: no answer within {seconds:.0f} s ({e})") from e
-        raise Dropped(f"{where}: it hung up before the login ({printable(str(e)) or 'end of data'})") from e
-    except OSError as e:
-        raise Unavailable(f"{where}: it can't be reached: {e.strerror or e}") from e

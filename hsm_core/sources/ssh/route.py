@@ -93,8 +93,8 @@ def _before(name: str, hop: Hop, passed: Sequence[str], accept_new: bool) -> lis
 
 
 def _hop(name: str, host: str, user: str | None, port: int | None, identities: Identities, accept_new: bool) -> Hop:
-    settings = fabric.Config(lazy=True, ssh_config=ssh_config.load(host, user, port))
     try:
+        settings = fabric.Config(lazy=True, ssh_config=ssh_config.load(host, user, port))
         # gateway and agent forwarding: what fabric would make of the ssh configuration by itself is kept out.
         link = fabric.Connection(
             host,
@@ -104,7 +104,7 @@ def _hop(name: str, host: str, user: str | None, port: int | None, identities: I
             connect_timeout=1,
             connect_kwargs={"compress": False},
         )
-    except (ValueError, paramiko.CouldNotCanonicalize, paramiko.ConfigParseError) as e:
+    except (ValueError, KeyError, OSError, paramiko.SSHException) as e:
         raise SourceError(f"{name}: the ssh configuration for {host} can't be used: {e}") from e
     where = f"{name} ({address(link)})"
     found = link.ssh_config
