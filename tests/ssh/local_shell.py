@@ -5,16 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from hsm_core.exceptions import Unavailable
+
+
+class Output:
+    """What a program prints; `watch` hears of the number of bytes before they are handed on."""
+
+    def __init__(self, pipe: IO[bytes], watch: Callable[[int], object]) -> None:
+        self._pipe = pipe
+        self._watch = watch
+
+    def read(self, size: int) -> bytes:
+        data = self._pipe.read(size)
+        self._watch(len(data))
+        return data
 
 
 class LocalProgram:
     """A script run by /bin/sh, with the ways of a program at the end of a connection."""
 
-    def __init__(self, script: str, home: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, script: str, home: Path, env: dict[str, str], watch: Callable[[LocalProgram, int], object]
+    ) -> None:
         self.process = subprocess.Popen(
             ["/bin/sh", "-c", os.fsencode(script)],
             cwd=home,
@@ -28,7 +46,7 @@ class LocalProgram:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.stdin: IO[bytes] = self.process.stdin
-        self.stdout: IO[bytes] = self.process.stdout
+        self.stdout = Output(self.process.stdout, lambda count: watch(self, count))
         self._words = b""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -60,7 +78,10 @@ class LocalProgram:
 
 
 class LocalShell:
-    """Scripts start in the folder `home`, with these variables beside the usual ones."""
+    """Scripts start in the folder `home`, with these variables beside the usual ones.
+
+    `watch` may be set to what is called with the program and the number of bytes each time some of its output is read.
+    """
 
     address = "me@here:22"
 
@@ -68,10 +89,24 @@ class LocalShell:
         self.home = home
         self.env = {**os.environ, "HOME": str(home), **env}
         self.scripts: list[str] = []
-        self.programs: list[LocalProgram] = []
+        self.watch: Callable[[LocalProgram, int], object] = lambda program, count: None
 
     def run(self, script: str) -> LocalProgram:
         self.scripts.append(script)
-        program = LocalProgram(script, self.home, self.env)
-        self.programs.append(program)
-        return program
+        return LocalProgram(script, self.home, self.env, lambda program, count: self.watch(program, count))
+
+    def have_only(self, folder: Path, **programs: str) -> None:
+        """From now on only these programs are found there, each a script of /bin/sh."""
+        folder.mkdir()
+        for name, text in programs.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+        self.env["PATH"] = str(folder)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> LocalShell:
+    """One with a home of its own, of an unusual name."""
+    home = tmp_path / "a 'home' with $(odd) name"
+    home.mkdir()
+    return LocalShell(home)

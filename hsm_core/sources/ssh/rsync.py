@@ -23,13 +23,13 @@ from hsm_core.remote import confined
 from hsm_core.remote.manifest import PARTIAL
 from hsm_core.sources.ssh import tunnel
 from hsm_core.sources.ssh.shell import Shell
-from hsm_core.space import room_words
+from hsm_core.space import NO_SPACE, room_words, why_unwritable
 from hsm_core.text import printable
 
-READ_ONLY = "Du+rwx,Fa-w"
-"""for `push`: files that share their content with those of earlier pushes"""
-WRITABLE = "Du+rwx,Fu+rw"
-"""for `push`: files that programs over there go on with"""
+READ_ONLY = "D0700,Fgo-rwx,Fa-w"
+"""modes for `push`: files that share their content with those of earlier pushes"""
+WRITABLE = "D0700,Fgo-rwx,Fu+rw"
+"""modes for `push`: files that programs over there go on with"""
 SHOWN = 20
 """problems that are told of one transfer"""
 
@@ -66,12 +66,11 @@ def pull(
     Raises Unavailable where the connection is lost or silent, NoRsync where SFTP has to do it, NoRoom where the disk at
     home is full, SourceError where it can't work.
     """
-    into.mkdir(parents=True, mode=0o700, exist_ok=True)
-    with _scratch(into / PARTIAL) as temporary:
+    with _home(into), _scratch(into / PARTIAL) as temporary:
         arguments = [
             *_shared(compress, timeout),
             # -1: times are compared to the nanosecond; two attempts may write the same file within a second.
-            *("-E", "-O", "-S", "--modify-window=-1", "--munge-links", f"--chmod={WRITABLE}"),
+            *("-E", "-O", "-S", "--modify-window=-1", "--munge-links", "--chmod=Du+rwx,Fu+rw"),
             *("--ignore-missing-args", f"--temp-dir={temporary.relative_to(into)}"),
             *(f"{tunnel.HOST}:.", os.path.join(into, "")),
         ]
@@ -104,6 +103,17 @@ def push(
     lead = f"umask 077\nmkdir -p -- {place} && CDPATH= cd -- {place} || exit {_NO_FOLDER}"
     ended = tunnel.run(connection, lead, [*arguments, os.path.join(local, ""), f"{tunnel.HOST}:."], _listed(names))
     return _result(ended, connection, remote, f"{printable(remote)} on {connection.address}. Make room there")
+
+
+@contextlib.contextmanager
+def _home(into: Path) -> Iterator[None]:
+    """Make the folder, and say so where something in it can't be made or removed."""
+    try:
+        into.mkdir(parents=True, mode=0o700, exist_ok=True)
+        yield
+    except OSError as e:
+        error = NoRoom if e.errno in NO_SPACE else SourceError
+        raise error(why_unwritable(e, into)) from e
 
 
 @contextlib.contextmanager
@@ -162,7 +172,7 @@ def _result(ended: tunnel.Ended, connection: Shell, remote: str, no_room: str) -
         raise NoRoom(f"The disk is full: {no_room}")
     if ended.code == 0 or ended.code in _IN_PART:
         return Moved(ended.code == 0, problems[:SHOWN], ended.received)
-    if ended.code in _STRANGE:
+    if ended.code in _STRANGE or ended.there in _STRANGE:
         raise NoRsync(f"rsync here and on {connection.address} do not get on with each other{why}")
     if ended.code in (3, 11):
         raise SourceError(f"rsync with {where} failed{why}")

@@ -32,6 +32,10 @@ _END = 10.0
 """seconds for last steps: an exit status that is on its way, an rsync that was told to end"""
 
 
+_LOST = (OSError, EOFError, Unavailable)
+"""what reading and writing raise where one of the two ends is gone"""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run of rsync ended."""
@@ -62,19 +66,17 @@ def run(connection: Shell, lead: str, arguments: Sequence[str], names: bytes) ->
             # It starts while rsync and the relay do, before anybody knows the command.
             program = connection.run(f'{lead}\nLC_ALL=C\nexport LC_ALL\nIFS= read -r command && eval "$command"\n')
             command, pipes = _handed_over(ours)
-            there = None
             if pipes:
-                flow = _Flow(*pipes)
-                there = flow.carry(program, f"exec {shlex.join(_checked(command))}\n".encode())
+                flow = _Flow(program, pipes, f"exec {shlex.join(_checked(command))}\n".encode())
             code = process.wait()
+            there = flow.status() if flow is not None else None
         finally:
             if program is not None:
                 program.close()
             _end(process)
-            if flow is not None:
-                flow.close()
+            received = flow.join() if flow is not None else 0
             words = said.text()
-    return Ended(code, there, words + program.errors(), flow.received if flow else 0)
+    return Ended(code, there, words + program.errors(), received)
 
 
 @contextlib.contextmanager
@@ -136,54 +138,53 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Flow:
-    """Carries bytes between rsync's pipes and a program over there."""
+    """Carries bytes between rsync's pipes and a program over there, each way in a thread, until one of them ends.
 
-    def __init__(self, source: int, sink: int) -> None:
-        self.received = 0
-        self._source, self._sink = source, sink
-        self._open = {source, sink}
-        self._sender: threading.Thread | None = None
-        for pipe in (source, sink):
+    Each thread closes the pipe it has, so that rsync hears of an end.
+    """
+
+    def __init__(self, program: Program, pipes: Sequence[int], first: bytes) -> None:
+        self._program = program
+        self._received = 0
+        self._ended_there = False
+        source, sink = pipes
+        for pipe in pipes:
             os.set_blocking(pipe, True)  # rsync made them non-blocking for its remote shell
+        self._threads = [
+            threading.Thread(target=self._send, args=(source, first), name="hsm-rsync-send", daemon=True),
+            threading.Thread(target=self._receive, args=(sink,), name="hsm-rsync-receive", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def carry(self, program: Program, first: bytes) -> int | None:
-        """Go on until the program's output ends; its exit status, None where the connection is lost or rsync ended.
+    def status(self) -> int | None:
+        """The program's exit status, where its end was the reason that rsync ended too; else None."""
+        with contextlib.suppress(Unavailable):
+            return self._program.wait(_END) if self._ended_there else None
+        return None
 
-        `first` goes before all that rsync sends.
-        """
-        self._sender = threading.Thread(target=self._send, args=(program, first), name="hsm-rsync", daemon=True)
-        self._sender.start()
-        try:
-            while piece := program.stdout.read(_PIECE):
-                self.received += len(piece)
+    def join(self) -> int:
+        """Wait for the end, after rsync has ended and the program is closed; returns how many bytes came."""
+        for thread in self._threads:
+            thread.join()
+        return self._received
+
+    def _send(self, source: int, first: bytes) -> None:
+        """Send `first`, then what rsync writes."""
+        with open(source, "rb", buffering=0) as pipe, contextlib.suppress(*_LOST):
+            self._program.stdin.write(first)
+            while piece := pipe.read(_PIECE):
+                self._program.stdin.write(piece)
+            self._program.stdin.close()
+
+    def _receive(self, sink: int) -> None:
+        with open(sink, "wb", buffering=0) as pipe, contextlib.suppress(*_LOST):
+            while piece := self._program.stdout.read(_PIECE):
+                self._received += len(piece)
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[os.write(self._sink, rest) :]
-            self._shut(self._sink)
-            return program.wait(_END)
-        except (OSError, Unavailable):
-            return None
-        finally:
-            self._shut(self._sink)
-
-    def close(self) -> None:
-        """Give everything back. rsync and the program must have ended, or be closed."""
-        if self._sender is not None:
-            self._sender.join()
-        for pipe in (self._source, self._sink):
-            self._shut(pipe)
-
-    def _send(self, program: Program, first: bytes) -> None:
-        with contextlib.suppress(OSError, Unavailable):  # the reader hears of it too
-            program.stdin.write(first)
-            while piece := os.read(self._source, _PIECE):
-                program.stdin.write(piece)
-            program.stdin.close()
-
-    def _shut(self, pipe: int) -> None:
-        if pipe in self._open:
-            self._open.discard(pipe)
-            os.close(pipe)
+                    rest = rest[pipe.write(rest) :]
+            self._ended_there = True
 
 
 class _Tail:
