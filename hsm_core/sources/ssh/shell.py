@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import paramiko
 
 
 class Input(Protocol):
@@ -50,3 +53,10 @@ class Shell(Protocol):
 
     def run(self, script: str) -> Program:
         """Start a POSIX shell script over there. Raises Unavailable."""
+
+
+class Files(Shell, Protocol):
+    """A connection that has SFTP too."""
+
+    def sftp(self) -> paramiko.SFTPClient:
+        """A session of SFTP. Raises Unavailable."""
