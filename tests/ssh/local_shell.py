@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -69,9 +71,14 @@ class LocalProgram:
         return code
 
     def close(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
+
+    def release(self) -> None:
+        """Close the pipes, which nobody reads any more."""
+        self.close()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
@@ -89,11 +96,14 @@ class LocalShell:
         self.home = home
         self.env = {**os.environ, "HOME": str(home), **env}
         self.scripts: list[str] = []
+        self.programs: list[LocalProgram] = []
         self.watch: Callable[[LocalProgram, int], object] = lambda program, count: None
 
     def run(self, script: str) -> LocalProgram:
         self.scripts.append(script)
-        return LocalProgram(script, self.home, self.env, lambda program, count: self.watch(program, count))
+        program = LocalProgram(script, self.home, self.env, lambda program, count: self.watch(program, count))
+        self.programs.append(program)
+        return program
 
     def have_only(self, folder: Path, **programs: str) -> None:
         """From now on only these programs are found there, each a script of /bin/sh."""
@@ -105,8 +115,11 @@ class LocalShell:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> LocalShell:
+def host(tmp_path: Path) -> Iterator[LocalShell]:
     """One with a home of its own, of an unusual name."""
     home = tmp_path / "a 'home' with $(odd) name"
     home.mkdir()
-    return LocalShell(home)
+    shell = LocalShell(home)
+    yield shell
+    for program in shell.programs:
+        program.release()

@@ -12,7 +12,9 @@ import pytest
 from hsm_core.exceptions import NoRsync, SnapshotError, SourceError
 from hsm_core.sources.ssh import project as projects
 from hsm_core.sources.ssh.project import digest, files, send_project
-from tests.ssh.local_shell import LocalShell
+from tests.ssh.local_shell import LocalShell, host
+
+__all__ = ["host"]
 
 
 def put(path: Path, text: str = "x") -> Path:
@@ -42,13 +44,6 @@ def project(tmp_path: Path) -> Path:
         put(folder / name)
     (folder / "tools" / "run.sh").chmod(0o755)
     return folder
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> LocalShell:
-    home = tmp_path / "a 'home'"
-    home.mkdir()
-    return LocalShell(home)
 
 
 CODE = {"train.py", "conf/config.yaml", "data/small.csv", "tools/run.sh"}

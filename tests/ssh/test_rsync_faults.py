@@ -49,10 +49,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def ours() -> list[psutil.Process]:
     """The rsyncs that this process started and that still run."""
-    found = psutil.Process().children(recursive=True)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return [p for p in found if p.status() != psutil.STATUS_ZOMBIE and p.name() == "rsync"]
-    return ours()
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if process.name() == "rsync" and process.status() != psutil.STATUS_ZOMBIE and _is_ours(process):
+                found.append(process)
+    return found
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    return os.getpid() in [parent.pid for parent in process.parents()]
 
 
 def after(count: int, action: Callable[[LocalProgram], object]) -> Callable[[LocalProgram, int], None]:
@@ -190,10 +196,11 @@ def test_home_is_full(host: LocalShell, large: Path, small_disk: Path) -> None:
     assert pull(host, "R", ["0"], small_disk / "in").complete
 
 
-def test_the_host_is_full(tmp_path: Path, small_disk: Path) -> None:
+def test_the_host_is_full(host: LocalShell, tmp_path: Path, small_disk: Path) -> None:
+    host.home = small_disk
     (tmp_path / "model.pt").write_bytes(os.urandom(LARGE))
     with pytest.raises(NoRoom, match="The disk is full: R on me@here:22"):
-        push(LocalShell(small_disk), tmp_path, ["model.pt"], "R")
+        push(host, tmp_path, ["model.pt"], "R")
 
 
 def test_home_cannot_be_written_to(host: LocalShell, large: Path, tmp_path: Path) -> None:

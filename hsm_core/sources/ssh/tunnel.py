@@ -32,8 +32,8 @@ _END = 10.0
 """seconds for last steps: an exit status that is on its way, an rsync that was told to end"""
 
 
-_LOST = (OSError, EOFError, Unavailable)
-"""what reading and writing raise where one of the two ends is gone"""
+_LOST = (OSError, EOFError, ValueError, Unavailable)
+"""what reading and writing raise where one of the two ends is gone; ValueError: it was closed here"""
 
 
 @dataclass(frozen=True)
