@@ -58,7 +58,8 @@ def ours() -> list[psutil.Process]:
 
 
 def _is_ours(process: psutil.Process) -> bool:
-    return os.getpid() in [parent.pid for parent in process.parents()]
+    # The tests' hosts come from this process too, but have users of their own.
+    return process.uids().real == os.getuid() and os.getpid() in [parent.pid for parent in process.parents()]
 
 
 def after(count: int, action: Callable[[LocalProgram], object]) -> Callable[[LocalProgram, int], None]:
