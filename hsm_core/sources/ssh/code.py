@@ -13,6 +13,7 @@ from hsm_core.exceptions import SourceError
 from hsm_core.remote.places import Places
 from hsm_core.sources.ssh import project
 from hsm_core.sources.ssh.connection import Connection
+from hsm_core.sources.ssh.transfers import Transfers
 
 GIT_PATIENCE = 30.0
 """seconds that git over there has to name its commit"""
@@ -57,13 +58,14 @@ class Code:
         """Whether tasks read the frozen texts of the code; not those of a folder that was named."""
         return self._named is None
 
-    def bring(self, connection: Connection, base: str, folder: str, *, compress: bool) -> Sequence[str]:
+    def bring(self, connection: Connection, transfers: Transfers, base: str, folder: str) -> Sequence[str]:
         """Have the code there; returns what people should know of it. Raises SourceError and SnapshotError."""
         if self._named is not None:
             return self._compare(connection, folder)
         if self._listing is None or self._project is None:
             return ()
-        project.send_project(connection, base, self._project, self._listing.files, self._digest, compress=compress)
+        files, digest = self._listing.files, self._digest
+        project.send_project(connection, base, self._project, files, digest, push=transfers.push)
         return [f"{what}; it does not travel" for what in self._listing.left_out]
 
     def _compare(self, connection: Connection, folder: str) -> Sequence[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from hsm_core.exceptions import Unavailable
 from hsm_core.remote import manifest
 from hsm_core.remote.record import create
-from hsm_core.sources.ssh import mirror, rsync
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.sources.ssh import mirror
+from hsm_core.sources.ssh.rsync import Moved
+from hsm_core.sources.ssh.transfers import Transfers
 from hsm_core.text import plural
 
 RESULTS = ".hsm/results"
@@ -22,16 +23,13 @@ class Collector:
     `pickles`: whether pickled return values are brought too.
     """
 
-    def __init__(
-        self, connection: Connection, source: str, place: str, directory: Path, *, pickles: bool, compress: bool
-    ) -> None:
-        self._connection = connection
+    def __init__(self, transfers: Transfers, source: str, place: str, directory: Path, *, pickles: bool) -> None:
+        self._transfers = transfers
         self._source = source
         self._place = place
         self._directory = directory
         self._mirror = directory / ".hsm" / "incoming" / source
         self._pickles = pickles
-        self._compress = compress
 
     def collect(self, outputs: Mapping[str, str], ended: Set[str]) -> None:
         """Bring the output directories of these attempts: names below the sweep's directory, by attempt.
@@ -42,7 +40,7 @@ class Collector:
         if self._pickles:
             extra += [f"{RESULTS}/{attempt}.pkl" for attempt in ended]
         names = list(outputs.values())
-        moved = rsync.pull(self._connection, self._place, [*names, *extra], self._mirror, compress=self._compress)
+        moved = self._transfers.pull(self._place, [*names, *extra], self._mirror)
         for attempt in ended:
             self._verify(attempt, outputs[attempt], moved)
         mirror.publish(self._mirror, self._directory, names)
@@ -51,7 +49,7 @@ class Collector:
                 self._keep_pickle(attempt)
             mirror.discard(self._mirror, [outputs[attempt], f"{RESULTS}/{attempt}.manifest"])
 
-    def _verify(self, attempt: str, name: str, moved: rsync.Moved) -> None:
+    def _verify(self, attempt: str, name: str, moved: Moved) -> None:
         try:
             differences = manifest.check(self._mirror / RESULTS / f"{attempt}.manifest", self._mirror / name)
         except FileNotFoundError:

@@ -28,6 +28,7 @@ from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
 from hsm_core.sources.ssh.outputs import Outputs
 from hsm_core.sources.ssh.program import Program
+from hsm_core.sources.ssh.transfers import Transfers
 from hsm_core.sources.ssh.visit import Visit, visit
 from hsm_core.task import Attempt, Outcome
 
@@ -56,6 +57,7 @@ class SshSource(AgentSource):
         self._done = threading.Event()
         self._code: Code | None = None
         self._outputs: Outputs | None = None
+        self._transfers: Transfers | None = None
         self._told: set[str] = set()
         """paths that were told to be missing there"""
 
@@ -74,6 +76,8 @@ class SshSource(AgentSource):
 
     def _open(self) -> RemoteLine:
         sweep = self._sweep
+        if self._transfers is None:
+            self._transfers = Transfers(self._connection, compress=sweep.config.compute.rsync_compression)
         if self._code is None:
             hidden = [Path(file).resolve() for file in (sweep.config.config_file, sweep.config.sweep_file) if file]
             self._code = Code(sweep.payload, self.config.project_dir, hidden)
@@ -81,8 +85,7 @@ class SshSource(AgentSource):
         line = RemoteLine(self._reach, sweep.epoch, self._on_down, self._on_up)
         line.open()
         try:
-            compress = sweep.config.compute.rsync_compression
-            for words in self._code.bring(self._connection, self._base, self._folder, compress=compress):
+            for words in self._code.bring(self._connection, self._transfers, self._base, self._folder):
                 self._post(Note("WARNING", words, source=self.name))
         except HsmError as e:
             line.send({"do": "stop", "grace": 0.0})
@@ -193,14 +196,9 @@ class SshSource(AgentSource):
         outputs, ended = self._outputs.wanted(attempt.id for attempt in attempts)
         if not outputs:
             return
-        collector = Collector(
-            self._connection,
-            self.name,
-            self._place,
-            self._sweep.directory,
-            pickles=bool(self.config.trusted),
-            compress=self._sweep.config.compute.rsync_compression,
-        )
+        assert self._transfers is not None
+        pickles = bool(self.config.trusted)
+        collector = Collector(self._transfers, self.name, self._place, self._sweep.directory, pickles=pickles)
         collector.collect(outputs, ended)
         self._outputs.forget(ended)
 
