@@ -37,6 +37,7 @@ from hsm_core.space import Room
 from hsm_core.state import SweepState, apply, is_current
 from hsm_core.strategies import SourceView, StrategyFault
 from hsm_core.task import Attempt, Cause, Outcome, Task, TaskState
+from hsm_core.unreachable import Unreachable
 from hsm_core.unsettled import Unsettled
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Engine:
         self._barred: dict[int, set[str]] = {}
         """sources that rejected a task, by task"""
         self._unsettled = Unsettled()
+        self._unreachable = Unreachable(config.compute.unreachable_timeout, lanes)
         self._ending = Ending(config.grace)
         self._next_look = 0.0
 
@@ -141,6 +143,8 @@ class Engine:
             if self._backlog.exhausted and not self._tasks and not self._attempts and not self._unfinished():
                 break
             self._check_sources()
+            for lost in self._unreachable.lost(list(self._attempts.values()), self.state):
+                self._finished(lost)
             if self._ending.why is not None and self._ending.reached(self._attempts.values()):
                 self.scribe.sync()
                 raise self._ending.why
@@ -272,6 +276,7 @@ class Engine:
             self._disable(message.source, message.reason)
         else:
             self.record(message)
+            self._unreachable.hear(message)
             if isinstance(message, ev.SourceUp):
                 self._ask(self._lanes[message.source])
 
@@ -302,7 +307,8 @@ class Engine:
     def _finished(self, event: ev.AttemptFinished) -> None:
         if not is_current(self.state, event):
             known = self.state.tasks.get(event.task)
-            if known is None or known.attempt is None or known.attempt.outcome != event.outcome:
+            told = known is not None and known.attempt is not None and known.attempt.outcome == event.outcome
+            if not told and event.outcome.cause is not Cause.CANCELLED:
                 self.record(ev.ResultStale(event.task, event.attempt, event.epoch, event.source, event.outcome))
             return
         left = self._attempts.pop(event.task).task

@@ -70,6 +70,11 @@ class Lanes:
         """Whether a source was started and is not taken out."""
         return name not in self._starting and name in self.alive(state)
 
+    def others(self, name: str, state: SweepState) -> bool:
+        """Whether tasks can go to another source than this one now."""
+        rest = (other for other in self._lanes if other != name and self.in_use(other, state))
+        return any(other in state.sources and state.sources[other].down is None for other in rest)
+
     def start(self, sweep: SweepContext, post: Callable[[SourceReady | SourceUnusable], None], events: Post) -> None:
         """Start every source in a thread of its own; each posts SourceReady or SourceUnusable."""
 

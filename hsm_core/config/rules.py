@@ -239,6 +239,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (ComputeConfig, "retry_attempts"): _at_least(0),
     (ComputeConfig, "retry_delay"): _at_least(0),
     (ComputeConfig, "orphan_timeout"): _above_zero,
+    (ComputeConfig, "unreachable_timeout"): _above_zero,
     (RetryConfig, "error"): _at_least(0),
     (RetryConfig, "timeout"): _at_least(0),
     (RetryConfig, "oom"): lambda value: None if isinstance(value, Mapping) else _at_least(0)(value),

@@ -78,6 +78,8 @@ class ComputeConfig:
     """seconds before a retry"""
     exponential_backoff: bool = False
     """double the delay with every retry of a task, up to an hour"""
+    unreachable_timeout: float = 600.0
+    """seconds that a source may be out of reach before its running tasks are given to others"""
     orphan_timeout: float = 3600.0
     """seconds after which an agent on a host ends that has neither a launcher nor a task"""
     ssh_compression: bool = False
