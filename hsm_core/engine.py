@@ -213,6 +213,7 @@ class Engine:
             timeout=self._config.timeout,
             grace=self._config.grace,
             memory=next_memory(self._config, memory, ran_out),
+            left=None if last is None or last.source == source else last.output_dir,
         )
 
     def _submit(self, name: str, batch: Sequence[Attempt]) -> None:

@@ -119,6 +119,8 @@ class Attempt:
     """seconds between SIGTERM and SIGKILL when it is ended early"""
     memory: float | None = None
     """MiB it may use; None: no limit"""
+    left: str | None = None
+    """the output directory, here, of an earlier attempt on another source, of which this one may want what it left"""
 
     @property
     def id(self) -> str:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.testbed.fixtures import client_key, make_host, netns_host, ssh_home, ssh_host
+from tests.testbed.fixtures import client_key, far_python, make_host, netns_host, ssh_home, ssh_host
 
-__all__ = ["client_key", "make_host", "netns_host", "ssh_home", "ssh_host"]
+__all__ = ["client_key", "far_python", "make_host", "netns_host", "ssh_home", "ssh_host"]

@@ -25,6 +25,10 @@ class Outputs:
         """below either directory"""
         self._ended: set[str] = set()
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._names)
+
     def home(self, path: object) -> str | None:
         """A path below the sweep's directory there as it is here, one for tasks; any other is not told."""
         if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,11 +32,13 @@ from hsm_core.sources.ssh.outputs import Outputs
 from hsm_core.sources.ssh.program import Program
 from hsm_core.sources.ssh.transfers import Transfers
 from hsm_core.sources.ssh.visit import Visit, visit
-from hsm_core.task import Attempt, Outcome
+from hsm_core.task import Attempt, Cause, Outcome
 
 log = logging.getLogger(__name__)
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CLEANING = 300.0
+"""seconds that removing what was collected may take"""
 RETRY = 1.0
 """seconds between two tries to keep a result on a full disk"""
 
@@ -58,6 +62,11 @@ class SshSource(AgentSource):
         self._code: Code | None = None
         self._outputs: Outputs | None = None
         self._transfers: Transfers | None = None
+        self._successful: set[str] = set()
+        """attempts that completed and are not collected yet"""
+        self._late: set[str] = set()
+        """attempts that wait for what earlier ones left elsewhere"""
+        self._handing_over = threading.Lock()
         self._told: set[str] = set()
         """paths that were told to be missing there"""
 
@@ -170,7 +179,29 @@ class SshSource(AgentSource):
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         self._check()
-        super().submit(attempts)
+        late = [attempt for attempt in attempts if attempt.left is not None and os.path.isdir(attempt.left)]
+        at_once = [attempt for attempt in attempts if attempt not in late]
+        if at_once:
+            super().submit(at_once)
+        if late:
+            with self._lock:
+                self._active.update((a.id, a) for a in late)
+            self._late.update(attempt.id for attempt in late)
+            threading.Thread(target=self._submit_late, args=(late,), name=f"hsm-{self.name}-push", daemon=True).start()
+
+    def _submit_late(self, attempts: Sequence[Attempt]) -> None:
+        """Bring there what earlier attempts elsewhere left, and then submit those that are not cancelled by then."""
+        assert self._transfers is not None
+        names = [os.path.relpath(str(attempt.left), self._sweep.directory) for attempt in attempts]
+        try:
+            self._transfers.push(self._connection, self._sweep.directory, names, self._place)
+        except SourceError as e:
+            words = f"what earlier attempts left can't be brought there, they begin without it: {e}"
+            self._post(Note("WARNING", words, source=self.name))
+        with self._handing_over:
+            wanted = [attempt for attempt in attempts if attempt.id in self._late]
+            self._late.difference_update(attempt.id for attempt in wanted)
+            super().submit(wanted)
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
         if not isinstance(self._line, RemoteLine) or self._line.hung_up:
@@ -183,7 +214,12 @@ class SshSource(AgentSource):
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         self._check()
-        super().cancel(attempts)
+        with self._handing_over:
+            late = self._late.intersection(attempt.id for attempt in attempts)
+            self._late -= late
+            super().cancel(attempts)
+        for attempt_id in late:
+            self._finished(attempt_id, Outcome.failed(Cause.CANCELLED, "ended before it was started"))
 
     def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
         self._check()
@@ -201,6 +237,24 @@ class SshSource(AgentSource):
         collector = Collector(self._transfers, self.name, self._place, self._sweep.directory, pickles=pickles)
         collector.collect(outputs, ended)
         self._outputs.forget(ended)
+        done = ended & self._successful
+        self._successful -= done
+        if done and self._cleans:
+            self._remove([outputs[attempt_id] for attempt_id in done])
+
+    @property
+    def _cleans(self) -> bool:
+        return self._sweep.config.result_collection.cleanup_remote_on_success
+
+    def _remove(self, names: Sequence[str]) -> None:
+        """Remove these there, below the sweep's directory. Raises Unavailable."""
+        program = self._connection.run(f"rm -rf -- {shlex.join(os.path.join(self._place, name) for name in names)}")
+        try:
+            if program.wait(CLEANING) != 0:
+                words = f"what was collected can't be removed there: {program.errors().strip()[-500:]}"
+                self._post(Note("WARNING", words, source=self.name))
+        finally:
+            program.close()
 
     def _note_output(self, attempt_id: str, folder: str | None, *, ended: bool) -> None:
         assert self._outputs is not None
@@ -239,6 +293,8 @@ class SshSource(AgentSource):
         pickled = record.get("pickle") if self.config.trusted else None
         self._keep(attempt_id, {**record, **moved, "pickle": pickled and f"{attempt_id}.pkl"})
         self._note_output(attempt_id, moved["output_dir"], ended=True)
+        if outcome.completed:
+            self._successful.add(attempt_id)
         return msgspec.structs.replace(outcome, output_dir=moved["output_dir"])
 
     def _keep(self, attempt_id: str, record: Mapping[str, Any]) -> None:
@@ -263,6 +319,9 @@ class SshSource(AgentSource):
         super().stop(timeout)
         if self._down is not None:
             log.warning("%s can't be told that the sweep ends: %s. What runs there goes on.", self._where, self._down)
+        elif self._outputs is not None and not self._outputs and self._cleans:
+            with contextlib.suppress(Unavailable):  # what stays is of no use, and of no harm
+                self._remove([""])
         self._connection.close()
 
     def leave(self, timeout: float = 10.0) -> None:
