@@ -52,7 +52,9 @@ setup(
         "jinja2>=3.1",
         "msgspec>=0.21",
         "fabric>=3.2",
-        "paramiko>=3.4",
+        # WHY >=4.0: earlier ones warn of their ciphers whenever they are imported beside a newer cryptography.
+        "paramiko>=4.0",
+        "cryptography>=41.0",
         # WHY 0.10: the first one whose GitIgnoreSpec lets the last pattern that fits decide, as git does.
         "pathspec>=0.10",
     ],

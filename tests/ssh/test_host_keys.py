@@ -178,6 +178,15 @@ def test_files_that_the_ssh_configuration_names(make_host: MakeHost, ssh_home: S
     assert mine.read_text() == host.known_hosts_line
 
 
+def test_one_file_whose_name_has_a_space(make_host: MakeHost, ssh_home: SshHome, tmp_path: Path) -> None:
+    host = make_host()
+    (tmp_path / "my hosts").write_text(host.known_hosts_line)
+    ssh_home.config.write_text(f'UserKnownHostsFile "{tmp_path}/my hosts"\n')
+    opens(host)
+    ssh_home.config.write_text(f'UserKnownHostsFile "{tmp_path}/other hosts" "{tmp_path}/my hosts"\n')
+    opens(host)
+
+
 def test_no_file_to_write_to(make_host: MakeHost, ssh_home: SshHome) -> None:
     host = make_host()
     ssh_home.config.write_text("UserKnownHostsFile none\n")

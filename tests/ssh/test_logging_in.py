@@ -110,6 +110,16 @@ def test_the_wrong_key(ssh_host: SshHost, stranger: ClientKey) -> None:
     assert words.startswith(f"it takes none of our keys: {stranger.path}. Add one of them there with ssh-copy-id")
 
 
+def test_what_a_host_says_to_those_it_turns_away(
+    make_host: MakeHost, ssh_home: SshHome, tmp_path: Path, stranger: ClientKey
+) -> None:
+    banner = tmp_path / "banner"
+    banner.write_text("Closed for\x1b[2J maintenance\n")
+    host = make_host({"Banner": str(banner)})
+    ssh_home.trust(host)
+    assert refusal(host, ssh_key=str(stranger.path)).endswith(". It says: Closed for\\x1b[2J maintenance")
+
+
 def test_a_user_who_is_not_there(ssh_host: SshHost) -> None:
     assert "look whether the user is right" in refusal(ssh_host, user="nobody-of-that-name")
 

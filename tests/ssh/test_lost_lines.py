@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 
 import pytest
 
+from hsm_core.config import SourceConfig
 from hsm_core.exceptions import Unavailable
 from hsm_core.sources.ssh import login
 from hsm_core.sources.ssh.connection import Connection
@@ -146,14 +149,31 @@ def test_closing_ends_whoever_waits(ssh_host: SshHost) -> None:
     connection.close()
 
 
-def test_a_connection_can_be_closed_while_it_is_opened(netns_host: NetnsHost) -> None:
+def test_a_connection_can_be_closed_while_it_connects(netns_host: NetnsHost) -> None:
     netns_host.blackhole()
-    connection = Connection("server1", netns_host.config())
+    close_while_opening(netns_host.config())
+
+
+def test_a_connection_can_be_closed_while_it_is_dropped_again_and_again(ssh_home: SshHome) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        close_while_opening(SourceConfig(type="ssh", host="127.0.0.1", port=server.getsockname()[1]))
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def close_while_opening(config: SourceConfig) -> None:
+    connection = Connection("server1", config)
     told: list[BaseException] = []
 
     def open_it() -> None:
         try:
-            connection.open(timeout=60)
+            connection.open(timeout=300)
         except Unavailable as e:
             told.append(e)
 
@@ -163,3 +183,4 @@ def test_a_connection_can_be_closed_while_it_is_opened(netns_host: NetnsHost) ->
     connection.close()
     opening.join(60)
     assert len(told) == 1
+    assert not connection.alive

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pwd
 import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from hsm_core.testing import alive, wait_until
 from tests.testbed.fixtures import MakeHost
-from tests.testbed.sshd import ClientKey, SshHome, SshHost, remove_user
+from tests.testbed.sshd import ClientKey, SshHome, SshHost, remove_leftovers, remove_user
 
 
 def ssh(host: SshHost, home: SshHome, command: str) -> subprocess.CompletedProcess[str]:
@@ -63,6 +65,28 @@ def test_nothing_is_left(client_key: ClientKey, ssh_home: SshHome) -> None:
         pwd.getpwnam(host.user)
     assert not host.folder.exists()
     assert not [p for p in psutil.process_iter() if p.uids().real == host.uid and alive(p.pid)]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.testbed.sshd import ClientKey, SshHost
+host = SshHost(ClientKey(Path(sys.argv[1]))).__enter__()
+print(host.user, host._sshd.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(client_key: ClientKey, tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    user, sshd = killed.stdout.split()
+    wait_until(lambda: not alive(int(sshd)), "its sshd to end")
+    folder = Path(pwd.getpwnam(user).pw_dir).parent
+    assert folder.exists()
+    remove_leftovers()
+    with pytest.raises(KeyError):
+        pwd.getpwnam(user)
+    assert not folder.exists()
 
 
 def test_a_user_that_is_gone_can_be_removed_again() -> None:

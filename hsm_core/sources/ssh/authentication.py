@@ -9,6 +9,7 @@ from paramiko.auth_strategy import AuthStrategy
 
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.sources.ssh.identities import Identities
+from hsm_core.text import printable
 
 
 class Authentication(AuthStrategy):  # type: ignore[misc]
@@ -30,21 +31,25 @@ class Authentication(AuthStrategy):  # type: ignore[misc]
             try:
                 rest = transport.auth_publickey(self._user, key)
             except paramiko.BadAuthenticationType as e:
-                allowed = ", ".join(e.allowed_types)
+                allowed = printable(", ".join(e.allowed_types), 300)
                 break
             except paramiko.AuthenticationException as e:
-                if transport.is_active() and "timeout" not in str(e):
-                    continue
-                raise self._dropped(tried, e) from e
+                if "timeout" in str(e):
+                    raise Unavailable(f"{self._where}: no answer while logging in") from e
+                if not transport.is_active():
+                    raise self._dropped(tried, e) from e
+                continue
             except (paramiko.SSHException, EOFError, OSError) as e:
                 raise self._dropped(tried, e) from e
             if transport.is_authenticated():
                 return
             raise SourceError(
-                f"{self._where}: it took the key {tried[-1]}, but wants {' or '.join(rest)} as well, which hsm can't "
-                "give. Ask those who run the host for a way to log in with a key alone"
+                f"{self._where}: it took the key {tried[-1]}, but wants {printable(' or '.join(rest), 300)} as well, "
+                "which hsm can't give. Ask those who run the host for a way to log in with a key alone"
             )
-        raise SourceError(f"{self._where}: {_refusal(tried, allowed)}")
+        banner = (transport.get_banner() or b"").decode(errors="replace").strip()
+        said = f". It says: {printable(banner, 300)}" if banner else ""
+        raise SourceError(f"{self._where}: {_refusal(tried, allowed)}{said}")
 
     def _dropped(self, tried: list[str], error: Exception) -> SourceError:
         if len(tried) > 1:

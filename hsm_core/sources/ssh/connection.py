@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
@@ -38,6 +37,8 @@ class Connection:
         self._identities: Identities | None = None
         self._opening = threading.RLock()
         """held by the one who logs in"""
+        self._lock = threading.Lock()
+        """of the list"""
         self._logins: list[Login] = []
         self._address: str | None = None
 
@@ -63,12 +64,10 @@ class Connection:
         key, no key that it takes, a faulty ssh configuration.
         """
         with self._opening:
-            if self.alive:
-                return
-            self.close()
-            self._log_in(timeout)
+            if not self.alive:
+                self._log_in(timeout)
 
-    def _log_in(self, timeout: float) -> Login:
+    def _log_in(self, timeout: float) -> None:
         # They take 0.3 s, which is nothing to spend while sources are only looked for.
         from hsm_core.sources.ssh.identities import Identities
         from hsm_core.sources.ssh.login import Dropped, Login
@@ -76,25 +75,32 @@ class Connection:
 
         if self._identities is None:
             self._identities = Identities(self._config.ssh_key)
+        with self._lock:
+            lost = [login for login in self._logins if not login.active]
+            self._logins = [login for login in self._logins if login not in lost]
+        for login in lost:
+            login.close()
         pause, began = 0.1, time.monotonic()
+        dropped: Login | None = None
         while True:
             hops = route(self._name, self._config, self._identities, self._compress)
             self._address = hops[-1].address
             configured = str(hops[-1].settings.get("connecttimeout", ""))
             deadline = began + (float(configured) if configured.isdigit() else timeout)
             login = Login(hops)
-            self._logins.append(login)
+            with self._lock:
+                if dropped is not None:
+                    if dropped not in self._logins:
+                        raise Unavailable(f"{self._where}: closed while it was opened")
+                    self._logins.remove(dropped)
+                self._logins.append(login)
             try:
                 login.open(deadline)
-                return login
+                return
             except Dropped as e:
-                self._logins.remove(login)
                 if time.monotonic() + pause > deadline:
                     raise Unavailable(f"{e}; it may allow few logins at a time (MaxStartups)") from e
-            except BaseException:
-                with contextlib.suppress(ValueError):  # `close` may have been called meanwhile
-                    self._logins.remove(login)
-                raise
+            dropped = login
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 2.0)
 
@@ -163,7 +169,8 @@ class Connection:
 
     def close(self) -> None:
         """Hang up; idempotent. Every program that runs over it has a lost connection then."""
-        logins, self._logins = self._logins, []
+        with self._lock:
+            logins, self._logins = self._logins, []
         for login in logins:
             login.close()
 

@@ -22,6 +22,7 @@ from paramiko.agent import AgentSSH
 
 from hsm_core.exceptions import SourceError
 from hsm_core.sources.ssh.host_keys import shown_path
+from hsm_core.text import printable
 
 DEFAULTS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
 AGENT_PATIENCE = 60.0
@@ -76,7 +77,7 @@ class Identities:
             yield key
         if settings.get("identitiesonly", "no").lower() != "yes":
             for key in held.values():
-                tried.append(f"{key.comment or key.get_name()} (from the agent)")
+                tried.append(f"{printable(key.comment or key.get_name(), 100)} (from the agent)")
                 yield key
         for path in encrypted:
             opened = self._ask(where, path, tried)

@@ -65,6 +65,8 @@ def _expand(file: Path, base: Path, host: str, text: list[str], depth: int) -> N
             line = _answered(rest, host, text)
         if keyword.lower() in ("host", "match"):
             block = line
+        if keyword.lower() in ("userknownhostsfile", "globalknownhostsfile") and rest.endswith('"'):
+            line += " none"  # else paramiko takes off the quotes, which may be those of several names
         if keyword.lower() != "include":
             text.append(line)
         elif depth == DEPTH:
