@@ -34,12 +34,14 @@ class Input:
         self._channel = channel
         self.closed = False
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes) -> int:
         """Hand over all of it; waits while the host takes no more. Raises BrokenPipeError once nobody reads it."""
         if self.closed:
             raise ValueError("write to closed file")
         try:
-            self._channel.sendall(data)
+            # In pieces: paramiko copies all that is left after each of its packets.
+            for start in range(0, len(data), CHUNK):
+                self._channel.sendall(data[start : start + CHUNK])
         except (OSError, EOFError) as e:
             raise BrokenPipeError(f"the program has ended, or the connection was lost: {e}") from e
         return len(data)
