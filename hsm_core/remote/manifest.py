@@ -59,14 +59,14 @@ def write(folder: str, path: str) -> None:
         raise
 
 
-def check(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[str]:
+def check(path: str | os.PathLike[str], folder: str | os.PathLike[str], munged: str = "") -> list[str]:
     """How a copy in `folder` differs from what the manifest at `path` tells: printable lines, none where it does not.
 
-    No link is followed. Raises FileNotFoundError where there is no manifest, ValueError where it is none: then nothing
-    in it is to be believed.
+    `munged` is what stands before the target of each link in the copy. No link is followed. Raises FileNotFoundError
+    where there is no manifest, ValueError where it is none: then nothing in it is to be believed.
     """
     found: list[str] = []
-    copy = _Copy(os.fspath(folder))
+    copy = _Copy(os.fspath(folder), munged)
     try:
         for entry in _read(path):
             difference = copy.difference(entry)
@@ -185,8 +185,9 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 class _Copy:
     """A folder that is compared entry by entry; the one opened last stays open, since its neighbours come next."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, munged: str) -> None:
         self._top = folder
+        self._munged = munged
         self._path: tuple[str, ...] | None = None
         self._folder = -1
 
@@ -203,9 +204,8 @@ class _Copy:
             os.fsencode(name)
             self._open(path[:-1])
             if "link" in entry:
-                return (
-                    None if os.readlink(path[-1], dir_fd=self._folder) == entry["link"] else f"{name!r} leads elsewhere"
-                )
+                target = os.readlink(path[-1], dir_fd=self._folder)
+                return None if target == self._munged + entry["link"] else f"{name!r} leads elsewhere"
             there = _facts(os.open(path[-1], _READ, dir_fd=self._folder))
         except (OSError, UnicodeEncodeError) as e:
             return f"{name!r} is missing" if isinstance(e, FileNotFoundError) else f"{name!r} can't be read: {e}"

@@ -38,6 +38,10 @@ def test_a_copy_matches_until_something_in_it_differs(left: Path, tmp_path: Path
     (copy / "more").write_text("what a copy has beside it does not matter")
     assert manifest.check(path, copy) == []
     assert manifest.check(path, left) == []
+    assert manifest.check(path, copy, "/munged/") == ["'ckpt/latest' leads elsewhere"]
+    (copy / "ckpt" / "latest").unlink()
+    (copy / "ckpt" / "latest").symlink_to("/munged/deep/model.pt")
+    assert manifest.check(path, copy, "/munged/") == []
 
     (copy / "ckpt" / "deep" / "model.pt").write_bytes(b"m" * manifest.HASHED)
     (copy / "train.log").write_bytes(b"epoch 2\n")

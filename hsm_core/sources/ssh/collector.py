@@ -50,8 +50,9 @@ class Collector:
             mirror.discard(self._mirror, [outputs[attempt], f"{RESULTS}/{attempt}.manifest"])
 
     def _verify(self, attempt: str, name: str, moved: Moved) -> None:
+        path = self._mirror / RESULTS / f"{attempt}.manifest"
         try:
-            differences = manifest.check(self._mirror / RESULTS / f"{attempt}.manifest", self._mirror / name)
+            differences = manifest.check(path, self._mirror / name, mirror.MUNGED)
         except FileNotFoundError:
             differences = [] if moved.complete else [*moved.problems]
         except ValueError as e:
