@@ -194,6 +194,8 @@ def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except ProcessLookupError:  # it ended between the two calls
+        return False
     except FileNotFoundError:
         try:
             os.kill(pid, 0)
