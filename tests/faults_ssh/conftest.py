@@ -1,4 +1,4 @@
-"""Whole sweeps on hosts that are reached by SSH and share no files with us, hurt on purpose; and the audit that follows."""
+"""Whole sweeps on hosts reached by SSH that share no files with us, hurt on purpose; and the audit that follows."""
 
 from __future__ import annotations
 
@@ -129,8 +129,7 @@ class FarSweep(Sweep):
 
     def wait_for_hosts(self) -> None:
         """Wait until nothing of the sweep runs on its hosts: no process of their users is left."""
-        for host in self.hosts.values():
-            wait_until(lambda host=host: not host.programs(""), f"the last process to end: {host.programs('')}")
+        wait_until(lambda: not any(host.programs("") for host in self.hosts.values()), "the last process to end there")
 
     def audit(self) -> None:
         super().audit()

@@ -12,6 +12,7 @@ from hsm_core.exceptions import Unavailable
 from hsm_core.remote import manifest
 from hsm_core.sources.ssh.collector import Collector
 from hsm_core.sources.ssh.connection import Connection
+from hsm_core.sources.ssh.transfers import Transfers
 from tests.testbed.sshd import SshHost
 
 NAMES = ["tasks/task_001", "-rf", "two\nlines", "lr=0.1,[a]", "it's $(x)", "#1", "\udcff"]
@@ -23,7 +24,8 @@ def collector(ssh_host: SshHost, tmp_path: Path) -> Iterator[Collector]:
     connection.open()
     sweep = tmp_path / "sweep"
     (sweep / ".hsm" / "results").mkdir(parents=True)
-    yield Collector(connection, "server1", f"{ssh_host.home}/R", sweep, pickles=False, compress=False)
+    transfers = Transfers(connection, compress=False)
+    yield Collector(transfers, "server1", f"{ssh_host.home}/R", sweep, pickles=False)
     connection.close()
 
 
