@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsm_core.entry import Entry, app_dir
 from hsm_core.exceptions import SnapshotError
 from hsm_core.multirun import Multirun
+from hsm_core.remote import plugin_configs
 from hsm_core.snapshot import Snapshot, take
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def write(
         "callbacks": context.callbacks,
         "execution_whitelist": getattr(context, "execution_whitelist", None),
         "learnt": multirun.composer.learnt(job),
+        "plugin_configs": plugin_configs.find(context.config_loader, config),
     }
     if entry is None:
         entry = {"kind": "value", "cwd": os.getcwd(), "path": sys.path}
@@ -94,7 +96,13 @@ def _by_value(function: TaskFunction, objects: dict[str, Any]) -> bytes:
     from hydra.core.singleton import Singleton
 
     try:
-        blob: bytes = cloudpickle.dumps({**objects, "function": function, "singletons": Singleton.get_state()})
+        extra = {
+            "function": function,
+            # Apart, since a machine without the launcher's plugins can't load it.
+            "singletons": cloudpickle.dumps(Singleton.get_state()),
+            "stored": plugin_configs.stored(cloudpickle.dumps),
+        }
+        blob: bytes = cloudpickle.dumps({**objects, **extra})
     except Exception as e:  # foreign objects may raise anything when pickled
         raise SnapshotError(
             f"the task function {function!r} can't be sent to the tasks: {e}. hsm found no program to run again for it "

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hsm_core.remote import describe
+from hsm_core.remote import describe, plugin_configs
 from hsm_core.remote.frozen import Frozen
 from hsm_core.remote.places import Places
 
@@ -119,11 +119,15 @@ def reach(payload: Payload, then: Then) -> None:
     frozen = Frozen(payload.copies())
     frozen.freeze_imports()
     if entry["kind"] == "value":
-        sys.path[:] = entry["path"]
+        # On another machine only the project's own folders are where they are called so.
+        sys.path[:] = [*entry["path"], *(sys.path if "places" in facts else ())]
         objects = payload.objects()
-        from hydra.core.singleton import Singleton
+        if "places" in facts:
+            plugin_configs.restore(objects["stored"])
+        else:
+            from hydra.core.singleton import Singleton
 
-        Singleton.set_state(objects["singletons"])
+            Singleton.set_state(pickle.loads(objects["singletons"]))  # noqa: S301 - as above
         frozen.freeze_configs()
         then(_app(payload, objects["function"], objects))
 
@@ -236,6 +240,7 @@ def _app(payload: Payload, function: Any, objects: Mapping[str, Any]) -> App:
         search_path.append(provider, path)
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2(facts["job_name"], search_path)
+    plugin_configs.add(hydra.config_loader, objects["plugin_configs"])
     config = objects["config"]
     callbacks = objects["callbacks"]
     if callbacks is None:

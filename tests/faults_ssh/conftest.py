@@ -59,7 +59,7 @@ Kind = TypeVar("Kind", bound=ev.Event)
 
 
 class FarSweep(Sweep):
-    """A sweep whose sources lead to hosts, by name; with `local` there is a source of so many slots here beside them."""
+    """A sweep whose sources lead to hosts, by name; with `local` there is one of so many slots here beside them."""
 
     def __init__(
         self,

@@ -75,6 +75,8 @@ def _there(facts: Mapping[str, Any], places: Places, cwd: str) -> dict[str, Any]
     for key in ("path", "argv0"):
         if key in entry and isinstance(entry[key], str):
             entry[key] = places.path(entry[key])
+    if entry["kind"] == "value":
+        entry["path"] = [places.path(folder) for folder in entry["path"] if places.path(folder) != folder]
     return {
         **facts,
         "entry": {**entry, "cwd": _known(entry["cwd"], places, cwd)},
