@@ -72,7 +72,8 @@ class Session:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         lost = self.is_lost(error)
-        self.client.close()
+        with contextlib.suppress(OSError, EOFError):  # of a connection that is just being lost
+            self.client.close()
         if lost:
             raise Unavailable(f"the transfer with {self._where} was cut off: {error or 'it is silent'}") from error
 
