@@ -130,6 +130,14 @@ def test_a_frozen_host_behind_a_jump_host_is_noticed(make_host: MakeHost, ssh_ho
     connection.close()
 
 
+def test_a_channel_through_a_lost_jump_host_can_be_closed() -> None:
+    class Lost:
+        def close(self) -> None:
+            raise EOFError  # as paramiko's channels do
+
+    login.Heard(Lost()).close()
+
+
 def test_closing_ends_whoever_waits(ssh_host: SshHost) -> None:
     connection = opened(ssh_host)
     program = connection.run("exec sleep 600")
