@@ -118,6 +118,18 @@ def test_much_on_standard_error_blocks_nothing_and_its_end_is_kept(connection: C
     assert len(program.errors()) == program_module.ERRORS_KEPT
 
 
+def test_standard_error_is_read_on_whatever_waits_for_standard_output(connection: Connection) -> None:
+    program = connection.run("read x; echo x >&2; read x; head -c 5000000 /dev/zero >&2; echo done")
+    program.channel.settimeout(0.01)  # as while the beginning is waited for
+    program.stdin.write(b"\n")
+    wait_until(lambda: program.errors() == "x\n", "what it writes first")
+    with pytest.raises(TimeoutError):
+        program.stdout.read(100)
+    program.channel.settimeout(None)
+    program.stdin.write(b"\n")
+    assert program.stdout.readline(100) == b"done\n"
+
+
 def test_a_killed_program_is_told_from_a_lost_connection(connection: Connection, ssh_host: SshHost) -> None:
     program = connection.run("exec sleep 600")
     wait_until(lambda: ssh_host.programs("sleep 600") != [], "the program to run")

@@ -173,7 +173,13 @@ class Program:
     def _keep_errors(self) -> None:
         """Read standard error all the time: the program would be stuck otherwise, once the window is full."""
         marker = self._marker
-        while data := self.channel.recv_stderr(CHUNK):
+        while True:
+            try:
+                data = self.channel.recv_stderr(CHUNK)
+            except TimeoutError:
+                continue  # the channel has one timeout for both outputs, and the beginning is waited for
+            if not data:
+                break
             self._errors += data
             if not self._began and marker in self._errors:
                 del self._errors[: self._errors.index(marker) + len(marker)]
