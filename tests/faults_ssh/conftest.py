@@ -38,6 +38,8 @@ def main(cfg):
     out = Path(HydraConfig.get().runtime.output_dir)
     with open(out / "starts", "a") as f:
         f.write(f"{os.getpid()}\\n")
+    if (out / "checkpoint").exists():
+        (out / "resumed").touch()
     (out / "checkpoint").touch()
     gate = Path.home() / "gate"
     while cfg.x >= cfg.get("gated", 10**9) and not gate.exists():
@@ -45,7 +47,7 @@ def main(cfg):
     if cfg.x == cfg.get("bad"):
         raise ValueError(f"bad point {cfg.x}")
     if "do" in cfg:
-        exec(cfg.do)
+        exec(cfg.do, globals() | {"cfg": cfg, "out": out})
     (out / "result.txt").write_text(f"{cfg.x}\\n")
     return cfg.x * 10
 
@@ -53,7 +55,7 @@ def main(cfg):
 if __name__ == "__main__":
     main()
 """
-"""waits at a gate in the home of whoever runs it; `do` is a piece of Python"""
+"""waits at a gate in the home of whoever runs it; leaves and looks for a checkpoint; `do` is Python that it runs"""
 
 Kind = TypeVar("Kind", bound=ev.Event)
 
@@ -123,6 +125,19 @@ class FarSweep(Sweep):
     def agents(self, source: str = "far") -> list[psutil.Process]:
         return [p for p in self.hosts[source].programs("") if " agent " in f" {' '.join(p.cmdline())} "]
 
+    def starts(self, index: int) -> list[int]:
+        """The processes that have run a task so far, as its copy at home tells."""
+        return [int(pid) for pid in self.output(index, "starts").read_text().split()]
+
+    def finished(self) -> dict[int, tuple[str, int]]:
+        """As of `Sweep`, but only of those tasks whose results are home."""
+        found = {}
+        for task in self.state().tasks.values():
+            path = self.output(task.index, "result.txt")
+            if task.state is TaskState.COMPLETED and path.exists():
+                found[task.index] = (path.read_text(), path.stat().st_mtime_ns)
+        return found
+
     def submissions(self) -> Counter[int]:
         """How often each task was submitted."""
         return Counter(event.task for event in self.heard(ev.AttemptSubmitted))
@@ -142,7 +157,7 @@ class FarSweep(Sweep):
         assert self.submissions() == dict.fromkeys(range(count), 1)
         for index in range(count):
             assert self.output(index, "result.txt").read_text() == f"{index}\n"
-            assert len(self.output(index, "starts").read_text().split()) == 1
+            assert len(self.starts(index)) == 1
         self.audit()
 
 
