@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from hsm_core.config import SourceConfig
+from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import HsmError, SourceError, Unavailable
 from hsm_core.records import outcome_of, record_path
 from hsm_core.remote import marks, place
 from hsm_core.remote.record import put
 from hsm_core.sources.agent import AgentSource
-from hsm_core.sources.base import CommandResult
+from hsm_core.sources.base import CommandResult, Post, SweepContext
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.sources.ssh import deploy
 from hsm_core.sources.ssh.code import Code
@@ -59,6 +59,7 @@ class SshSource(AgentSource):
         self._down: str | None = None
         """why the agent can't be reached now"""
         self._done = threading.Event()
+        self._warming: threading.Thread | None = None
         self._code: Code | None = None
         self._outputs: Outputs | None = None
         self._transfers: Transfers | None = None
@@ -71,6 +72,22 @@ class SshSource(AgentSource):
         """paths that were told to be missing there"""
 
     # --- the way to the agent
+
+    def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
+        self._connection = Connection(self.name, self.config, compress=sweep.compute.ssh_compression)
+        self._warming = threading.Thread(target=self._try_to_connect, name=f"hsm-warm-{self.name}", daemon=True)
+        self._warming.start()
+
+    def _try_to_connect(self) -> None:
+        with contextlib.suppress(SourceError):  # told by `start`, if it comes to that
+            self._connection.open()
+
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        if self._warming is None:
+            self._connection = Connection(self.name, self.config, compress=sweep.config.compute.ssh_compression)
+        else:
+            self._warming.join()
+        super().start(sweep, post)
 
     def _connect(self) -> None:
         try:
