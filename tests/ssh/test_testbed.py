@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from hsm_core.testing import alive, wait_until
 from tests.testbed.fixtures import MakeHost
+from tests.testbed.network import remove_line
 from tests.testbed.sshd import ClientKey, SshHome, SshHost, remove_leftovers, remove_user
 
 
@@ -70,8 +72,9 @@ def test_nothing_is_left(client_key: ClientKey, ssh_home: SshHome) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.testbed.sshd import ClientKey, SshHost
-host = SshHost(ClientKey(Path(sys.argv[1]))).__enter__()
+from tests.testbed.network import NetnsHost
+from tests.testbed.sshd import ClientKey
+host = NetnsHost(ClientKey(Path(sys.argv[1]))).__enter__()
 print(host.user, host._sshd.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -81,12 +84,17 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(client_key: ClientKey
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
     user, sshd = killed.stdout.split()
     wait_until(lambda: not alive(int(sshd)), "its sshd to end")
-    folder = Path(pwd.getpwnam(user).pw_dir).parent
-    assert folder.exists()
+    # Another worker of this run may be at it too.
     remove_leftovers()
-    with pytest.raises(KeyError):
-        pwd.getpwnam(user)
-    assert not folder.exists()
+    remove_line(user)
+    wait_until(lambda: user not in (entry.pw_name for entry in pwd.getpwall()), "its user to be gone")
+    wait_until(lambda: not Path(tempfile.gettempdir(), user).exists(), "its folder to be gone")
+    wait_until(lambda: user not in namespaces(), "its namespace to be gone")
+    assert not Path("/sys/class/net", f"{user}n").exists()
+
+
+def namespaces() -> list[str]:
+    return subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout.split()
 
 
 def test_a_user_that_is_gone_can_be_removed_again() -> None:

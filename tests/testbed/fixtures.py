@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.testbed.environment import make_environment
-from tests.testbed.network import NetnsHost
+from tests.testbed.network import NetnsHost, remove_line
 from tests.testbed.sshd import ClientKey, SshHome, SshHost, need, remove_leftovers
 
 MakeHost = Callable[..., SshHost]
@@ -22,7 +22,8 @@ MakeHost = Callable[..., SshHost]
 def client_key(tmp_path_factory: pytest.TempPathFactory) -> ClientKey:
     """The key that every host lets in."""
     need(["sshd", "ssh-keygen", "useradd", "setpriv"], "a host of one's own")
-    remove_leftovers()
+    for user in remove_leftovers():
+        remove_line(user)
     return ClientKey(tmp_path_factory.mktemp("client_key"))
 
 

@@ -38,18 +38,13 @@ class NetnsHost(SshHost):
             _run("ip", "-n", self.user, "link", "set", self._far, "up")
             super().__enter__()
         except BaseException:
-            self._remove_line()
+            remove_line(self.user)
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
-        self._remove_line()
-
-    def _remove_line(self) -> None:
-        for command in (("ip", "link", "del", self._near), ("ip", "netns", "del", self.user)):
-            with contextlib.suppress(subprocess.CalledProcessError):  # where it was not made, or went with the other
-                _run(*command)
+        remove_line(self.user)
 
     def partition(self) -> None:
         """The line is cut at the host's end; ours finds that nobody answers any more."""
@@ -79,6 +74,13 @@ class NetnsHost(SshHost):
         ):
             with contextlib.suppress(subprocess.CalledProcessError):  # of what was not changed
                 _run(*command)
+
+
+def remove_line(user: str) -> None:
+    """Remove the line of the host with that user, if it has one."""
+    for command in (("ip", "link", "del", f"{user}n"), ("ip", "netns", "del", user)):
+        with contextlib.suppress(subprocess.CalledProcessError):  # where it was not made, or went with the other
+            _run(*command)
 
 
 def _run(*command: str) -> None:

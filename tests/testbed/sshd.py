@@ -306,13 +306,16 @@ def remove_user(name: str) -> None:
         subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
 
 
-def remove_leftovers() -> None:
-    """Remove the users and folders of test runs that were killed."""
+def remove_leftovers() -> list[str]:
+    """Remove the users and folders of test runs that were killed; returns the users' names."""
+    removed = []
     for entry in pwd.getpwall():
         owner = re.fullmatch(r"hsm test of (\d+)", entry.pw_gecos.split(",")[0])
         if entry.pw_name.startswith(PREFIX) and owner is not None and not psutil.pid_exists(int(owner[1])):
             remove_user(entry.pw_name)
             shutil.rmtree(Path(tempfile.gettempdir(), entry.pw_name), ignore_errors=True)
+            removed.append(entry.pw_name)
+    return removed
 
 
 @contextlib.contextmanager
