@@ -19,9 +19,10 @@ from hsm_core.journal import entries, replay
 from hsm_core.owner import OwnerInfo, current
 from hsm_core.records import outcome_of, read_record
 from hsm_core.remote import marks
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState, TaskRecord, apply, is_current
 from hsm_core.summary import LAUNCHER_GONE, condition
-from hsm_core.task import Outcome, attempt_id, task_name
+from hsm_core.task import Outcome, attempt_id
 
 
 @dataclass(frozen=True)

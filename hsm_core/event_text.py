@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsm_core import events as ev
+from hsm_core.remote.names import task_name
 from hsm_core.state import AttemptRecord, SweepState, TaskRecord
-from hsm_core.task import Cause, Outcome, TaskState, task_name
+from hsm_core.task import Cause, Outcome, TaskState
 from hsm_core.text import duration, plural, printable
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50}

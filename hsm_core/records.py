@@ -21,8 +21,9 @@ from hsm_core.events import AttemptFinished
 from hsm_core.exceptions import TaskError
 from hsm_core.harmless import harmless
 from hsm_core.remote.describe import rebuild
+from hsm_core.remote.names import task_name
 from hsm_core.remote.record import FORMAT, read
-from hsm_core.task import Attempt, Cause, Outcome, TaskState, attempt_id, task_name
+from hsm_core.task import Attempt, Cause, Outcome, TaskState, attempt_id
 from hsm_core.text import inert, printable
 
 log = logging.getLogger(__name__)

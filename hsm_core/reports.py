@@ -19,9 +19,10 @@ import yaml
 from hsm_core import events as ev
 from hsm_core.event_text import accepted
 from hsm_core.journal import entries
+from hsm_core.remote.names import task_name
 from hsm_core.report_page import Timeline, page
 from hsm_core.state import SourceRecord, SweepState, TaskRecord, apply
-from hsm_core.task import TaskState, task_name
+from hsm_core.task import TaskState
 from hsm_core.text import printable
 from hsm_core.whole_file import write_whole
 

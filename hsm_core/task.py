@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from hsm_core.remote.names import task_name
+
 
 class Cause(str, enum.Enum):
     """Why an attempt failed."""
@@ -47,11 +49,6 @@ class TaskState(str, enum.Enum):
 
 _TERMINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED})
 _ACTIVE = frozenset({TaskState.SUBMITTED, TaskState.RUNNING})
-
-
-def task_name(index: int) -> str:
-    """The name of the task with this index (`hydra.job.num`): `task_001` is index 0."""
-    return f"task_{index + 1:03d}"
 
 
 def task_index(name: str) -> int:

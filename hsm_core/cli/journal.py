@@ -68,7 +68,7 @@ def repair(output: Output, sweep: str, yes: bool) -> None:
 
 
 def _told(damage: Damage) -> Iterator[str]:
-    from hsm_core.task import task_name
+    from hsm_core.remote.names import task_name
 
     good = damage.good
     yield f"Line {good.seq + 1} of the journal, at byte {good.offset}, is damaged: {damage.problem}."

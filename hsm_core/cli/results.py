@@ -35,7 +35,7 @@ def results(output: Output, sweep: str, best: str | None, metric: str | None) ->
 
 def _row(task: TaskRecord) -> dict[str, Any]:
     from hsm_core.listeners.results_table import parameters
-    from hsm_core.task import task_name
+    from hsm_core.remote.names import task_name
 
     outcome, attempt = task.outcome, task.attempt
     assert outcome is not None and attempt is not None, "only ended tasks are listed"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hsm_core import events as ev
 from hsm_core.event_text import ended
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState, TaskRecord
-from hsm_core.task import Outcome, TaskState, task_name
+from hsm_core.task import Outcome, TaskState
 from hsm_core.task_files import STDERR, STDOUT, output_folder, tail, traceback_text
 from hsm_core.text import duration, printable, stamp
 from hsm_core.whole_file import write_whole

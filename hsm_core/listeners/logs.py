@@ -18,8 +18,8 @@ from typing import TextIO
 from hsm_core import events as ev
 from hsm_core.config import LoggingConfig
 from hsm_core.event_text import Line, level_number, line
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState
-from hsm_core.task import task_name
 from hsm_core.text import file_name, printable, stamp
 
 _HEALTH = (ev.SourceStarted, ev.SourceDown, ev.SourceUp, ev.SourceDisabled)

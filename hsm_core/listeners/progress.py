@@ -20,9 +20,10 @@ from hsm_core import events as ev
 from hsm_core.event_text import Line, accepted, ended, level_number, line
 from hsm_core.listeners.error_files import error_path
 from hsm_core.listeners.terminal import LiveLine, PlainLines
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState
 from hsm_core.summary import count_words, eta_words, figures
-from hsm_core.task import Cause, task_name
+from hsm_core.task import Cause
 from hsm_core.task_files import STDERR, output_folder, traceback_text
 from hsm_core.text import clock, printable
 

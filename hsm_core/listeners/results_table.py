@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from hsm_core import events as ev
 from hsm_core.event_text import ended
 from hsm_core.override_text import key_and_value
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState, TaskRecord
-from hsm_core.task import task_name
 from hsm_core.text import printable
 from hsm_core.whole_file import write_whole
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TextIO
 
 from hsm_core import events as ev
+from hsm_core.remote.names import task_name
 from hsm_core.remote.output import STREAMS, TAIL
 from hsm_core.state import SweepState
-from hsm_core.task import task_name
 from hsm_core.text import printable, size
 
 _INTERVAL = 0.2

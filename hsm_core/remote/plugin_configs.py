@@ -11,6 +11,8 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hsm_core.remote.names import RESOLVER, task_name
+
 Stored = dict[str, list[tuple[tuple[str, ...], bytes]]]
 """what is in the launcher's process, by its place, each pickled by itself"""
 Found = Mapping[tuple[str, str], Any]
@@ -35,9 +37,12 @@ def find(loader: Any, config: Any) -> Found:
 
 
 def add(loader: Any, found: Found) -> None:
-    """Have those that are not there."""
+    """Have those that are not there, and the resolver of hsm's own plugin."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
+    if not OmegaConf.has_resolver(RESOLVER):
+        OmegaConf.register_new_resolver(RESOLVER, lambda number: task_name(int(number)))
     store = ConfigStore.instance()
     for (group, name), content in found.items():
         if not loader.repository.config_exists(f"{group}/{name}"):

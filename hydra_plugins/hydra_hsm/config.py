@@ -47,6 +47,8 @@ COMPUTE = [
     "retry_attempts",
     "retry_delay",
     "exponential_backoff",
+    "unreachable_timeout",
+    "orphan_timeout",
     "ssh_compression",
     "rsync_compression",
 ]
@@ -86,7 +88,7 @@ store.store(group="hydra/sweeper", name="hsm", node=SWEEPER_NODE, provider="hydr
 
 
 def _task_name(number: Any) -> str:
-    from hsm_core.task import task_name
+    from hsm_core.remote.names import task_name
 
     return task_name(int(number))
 

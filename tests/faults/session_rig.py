@@ -37,12 +37,13 @@ from hsm_core.multirun import Multirun
 from hsm_core.opening import open_session
 from hsm_core.owner import current
 from hsm_core.records import settle
+from hsm_core.remote.names import task_name
 from hsm_core.remote.record import put
 from hsm_core.resume import left_to_run
 from hsm_core.sources.base import Post, SweepContext
 from hsm_core.state import SweepState
 from hsm_core.strategies import load_strategy
-from hsm_core.task import Attempt, Cause, task_name
+from hsm_core.task import Attempt, Cause
 from tests.unit.fake_source import DONE, FakeSource, failed
 
 COUNT = 6

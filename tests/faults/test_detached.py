@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hsm_core.owner import current
-from hsm_core.task import TaskState, task_name
+from hsm_core.remote.names import task_name
+from hsm_core.task import TaskState
 from hsm_core.testing import alive, wait_until
 
 if TYPE_CHECKING:

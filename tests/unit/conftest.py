@@ -14,8 +14,9 @@ from hsm_core import events as ev
 from hsm_core.journal import Journal
 from hsm_core.owner import Owner
 from hsm_core.registry import register
+from hsm_core.remote.names import task_name
 from hsm_core.state import SweepState, apply
-from hsm_core.task import Cause, Outcome, TaskState, task_name
+from hsm_core.task import Cause, Outcome, TaskState
 
 ID = "sweep_20260115_143022"
 

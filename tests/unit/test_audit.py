@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from hsm_core import events as ev
 from hsm_core.cli import hsm
-from hsm_core.task import Cause, Outcome, TaskState, task_name
+from hsm_core.remote.names import task_name
+from hsm_core.task import Cause, Outcome, TaskState
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Story

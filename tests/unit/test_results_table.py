@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hsm_core import events as ev
 from hsm_core.listeners.results_table import ResultsTable
-from hsm_core.task import Cause, Outcome, TaskState, task_name
+from hsm_core.remote.names import task_name
+from hsm_core.task import Cause, Outcome, TaskState
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Story
