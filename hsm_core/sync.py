@@ -25,6 +25,8 @@ MOST = 500
 """attempts that one transfer brings"""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """seconds after a transfer that failed; twice as long after each further one, up to the longest"""
+RESTS = 5
+"""times the duration of a transfer that batches wait after it, lest transfers take the time of quick tasks"""
 PATIENCE = 300.0
 """seconds that a source which fails is waited for once the tasks are done"""
 
@@ -39,6 +41,8 @@ class _Lane:
     running: dict[str, Attempt] = field(default_factory=dict)
     ended: dict[str, Attempt] = field(default_factory=dict)
     """whose last transfer is still to come"""
+    latest: dict[int, str] = field(default_factory=dict)
+    """the attempt of each task that is among these"""
     urgent: bool = False
     """whether they are not to wait for more"""
     moving: set[str] = field(default_factory=set)
@@ -46,6 +50,8 @@ class _Lane:
     failing_since: float | None = None
     pause: float = FIRST_PAUSE
     wait_until: float = 0.0
+    rest_until: float = 0.0
+    """before which what has ended is no batch yet, however much it is"""
     look_at: float = 0.0
     """when what runs is brought as far as it is"""
     collected: int = 0
@@ -111,9 +117,9 @@ class ResultSync:
         self._hurrying = None
         # What an earlier attempt left belongs to this one now, or to nobody.
         for lane in self._lanes.values():
-            for known in (lane.running, lane.ended):
-                for attempt in [a for a in known.values() if a.task.index == event.task]:
-                    del known[attempt.id]
+            before = lane.latest.pop(event.task, "")
+            lane.running.pop(before, None)
+            lane.ended.pop(before, None)
 
     def _started(self, event: ev.AttemptStarted, state: SweepState) -> None:
         lane = self._lanes.get(event.source)
@@ -121,6 +127,7 @@ class ResultSync:
         if lane is not None and task.attempt is not None:
             attempt = _attempt(task, task.attempt)
             lane.running[attempt.id] = attempt
+            lane.latest[event.task] = attempt.id
 
     def _finished(self, event: ev.AttemptFinished, state: SweepState) -> None:
         lane = self._lanes.get(event.source)
@@ -131,6 +138,7 @@ class ResultSync:
         lane.running.pop(attempt.id, None)
         if event.outcome.record is not None:
             lane.ended[attempt.id] = attempt
+            lane.latest[event.task] = attempt.id
             failed = event.outcome.status is TaskState.FAILED
             lane.urgent |= failed and self._how.immediate_error_collection
 
@@ -177,7 +185,8 @@ class ResultSync:
         tick = now >= lane.look_at
         if tick:
             lane.look_at = now + self._interval
-        at_once = tick or lane.urgent or self._hurrying is not None or len(ended) >= self._how.batch_size
+        batch = len(ended) >= self._how.batch_size and now >= lane.rest_until
+        at_once = tick or lane.urgent or self._hurrying is not None or batch
         due = ended[:MOST] if at_once else []
         if len(due) == len(ended):
             lane.urgent = False
@@ -188,12 +197,13 @@ class ResultSync:
     def _moments(self, lane: _Lane) -> Sequence[float]:
         if not lane.started or not (lane.ended or lane.running):
             return ()
-        return lane.look_at, lane.wait_until
+        return lane.look_at, lane.wait_until, lane.rest_until
 
     def _transfer(self, lane: _Lane, due: Sequence[Attempt]) -> None:
         with self._changed:
             done = {attempt.id for attempt in due if attempt.id in lane.ended}
         problem: Exception | None = None
+        began = time.monotonic()
         try:
             lane.source.collect(due)
         except SourceError as e:
@@ -204,9 +214,13 @@ class ResultSync:
         with self._changed:
             lane.moving.difference_update(attempt.id for attempt in due)
             lane.transfers -= 1
+            for attempt in due if problem is None else ():
+                if attempt.id in done:
+                    lane.latest.pop(attempt.task.index, None)
             brought = [] if problem else [lane.ended.pop(a.id) for a in due if a.id in done and a.id in lane.ended]
             lane.collected += len(brought)
             first = problem is not None and lane.failing_since is None
+            lane.rest_until = time.monotonic() + RESTS * (time.monotonic() - began)
             self._book(lane, problem)
             self._changed.notify_all()
         if brought:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from hsm_core.exceptions import Unavailable
@@ -31,10 +31,11 @@ class Collector:
         self._mirror = directory / ".hsm" / "incoming" / source
         self._pickles = pickles
 
-    def collect(self, outputs: Mapping[str, str], ended: Set[str]) -> None:
+    def collect(self, outputs: Mapping[str, str], ended: Set[str]) -> Sequence[str]:
         """Bring the output directories of these attempts: names below the sweep's directory, by attempt.
 
-        Those that `ended` are complete here afterwards. Raises Unavailable and SourceError.
+        Those that `ended` are complete here afterwards, but for what may not come: that is returned, in words. Raises
+        Unavailable and SourceError.
         """
         extra = [f"{RESULTS}/{attempt}.manifest" for attempt in ended]
         if self._pickles:
@@ -43,11 +44,12 @@ class Collector:
         moved = self._transfers.pull(self._place, [*names, *extra], self._mirror)
         for attempt in ended:
             self._verify(attempt, outputs[attempt], moved)
-        mirror.publish(self._mirror, self._directory, names)
+        published = mirror.publish(self._mirror, self._directory, names)
         for attempt in ended:
             if self._pickles:
                 self._keep_pickle(attempt)
             mirror.discard(self._mirror, [outputs[attempt], f"{RESULTS}/{attempt}.manifest"])
+        return published.skipped
 
     def _verify(self, attempt: str, name: str, moved: Moved) -> None:
         path = self._mirror / RESULTS / f"{attempt}.manifest"

@@ -69,7 +69,7 @@ class SshSource(AgentSource):
         """attempts that wait for what earlier ones left elsewhere"""
         self._handing_over = threading.Lock()
         self._told: set[str] = set()
-        """paths that were told to be missing there"""
+        """what was said of paths, which is said once"""
 
     # --- the way to the agent
 
@@ -252,7 +252,10 @@ class SshSource(AgentSource):
         assert self._transfers is not None
         pickles = bool(self.config.trusted)
         collector = Collector(self._transfers, self.name, self._place, self._sweep.directory, pickles=pickles)
-        collector.collect(outputs, ended)
+        for words in collector.collect(outputs, ended):
+            if words not in self._told:
+                self._told.add(words)
+                self._post(Note("WARNING", f"{words}; it is not brought home", source=self.name))
         self._outputs.forget(ended)
         done = ended & self._successful
         self._successful -= done
