@@ -167,22 +167,24 @@ def _told(config: SourceConfig) -> dict[str, Any]:
 
 
 MakeFar = Callable[..., FarSweep]
+Sources = Mapping[str, tuple[SshHost, Mapping[str, Any]]]
+"""by name the host of a source, and fields of its configuration"""
 
 
 @pytest.fixture
 def make_far(tmp_path: Path, ssh_home: SshHome, far_python: Path) -> Iterator[MakeFar]:
-    """Makes sweeps: `make_far(host, local=1, fields={..}, compute={..})`, or `make_far({name: host, ..})`.
+    """Makes sweeps: `make_far(host, {"trusted": True}, local=1, compute={..})` or `make_far({"name": (host, {}), ..})`.
 
-    `fields` are of the hosts' sources. What is left of the sweeps at the end of the test is killed.
+    What is left of them at the end of the test is killed.
     """
     made: list[FarSweep] = []
 
-    def make(hosts: SshHost | Mapping[str, SshHost], fields: Mapping[str, Any] | None = None, **more: Any) -> FarSweep:
+    def make(hosts: SshHost | Sources, fields: Mapping[str, Any] | None = None, **more: Any) -> FarSweep:
         folder = tmp_path / f"sweep_{len(made)}"
         folder.mkdir()
-        named = hosts if isinstance(hosts, Mapping) else {"far": hosts}
-        settings: dict[str, Any] = {"python": str(far_python), "max_parallel_tasks": 2, **(fields or {})}
-        sources = {name: (host, host.config(**settings)) for name, host in named.items()}
+        named = {"far": (hosts, fields or {})} if isinstance(hosts, SshHost) else hosts
+        ours = {"python": str(far_python), "max_parallel_tasks": 2}
+        sources = {name: (host, host.config(**{**ours, **fields})) for name, (host, fields) in named.items()}
         made.append(FarSweep(folder, sources, **more))
         return made[-1]
 

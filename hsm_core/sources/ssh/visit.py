@@ -119,9 +119,11 @@ def _answer(program: Program, token: str, config: SourceConfig, where: str) -> M
     """What the next of our programs there says. Raises SourceError where it says that it can't go on, or nothing."""
     mark = token.encode() + b" "
     while text := program.stdout.readline(LINE_LIMIT):
-        if text.startswith(mark):
+        # What a login shell's profile prints need not end with its line.
+        _, found, answer = text.partition(mark)
+        if found:
             try:
-                facts = json.loads(text[len(mark) :])
+                facts = json.loads(answer)
                 if "problem" in facts:
                     raise SourceError(f"{where}: {_words(facts, config)}{_said(program)}")
                 return {**facts}
