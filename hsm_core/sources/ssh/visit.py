@@ -7,6 +7,7 @@ prints, what it found.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shlex
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """seconds until the agent answers: slow profiles, modules and conda have their time"""
+LAST_WORDS = 5.0
+"""seconds until a program has ended that said it can't go on"""
 _CONDAS = "~/miniconda3 ~/miniforge3 ~/mambaforge ~/anaconda3 /opt/conda /opt/miniconda3 /opt/miniforge3 /opt/anaconda3"
 """where conda is looked for if it is not on PATH"""
 
@@ -133,6 +136,9 @@ def _answer(program: Program, token: str, config: SourceConfig, where: str) -> M
 
 
 def _said(program: Program) -> str:
+    """What a program that could not go on wrote to its standard error; that comes on its own way, maybe late."""
+    with contextlib.suppress(Unavailable):
+        program.wait(LAST_WORDS)
     words = program.errors().strip()
     return f"\nIt said:\n{words[-2000:]}" if words else ""
 
