@@ -308,8 +308,7 @@ class Engine:
     def _finished(self, event: ev.AttemptFinished) -> None:
         if not is_current(self.state, event):
             known = self.state.tasks.get(event.task)
-            told = known is not None and known.attempt is not None and known.attempt.outcome == event.outcome
-            if not told and event.outcome.cause is not Cause.CANCELLED:
+            if known is None or known.attempt is None or known.attempt.outcome != event.outcome:
                 self.record(ev.ResultStale(event.task, event.attempt, event.epoch, event.source, event.outcome))
             return
         left = self._attempts.pop(event.task).task

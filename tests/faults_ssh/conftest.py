@@ -138,6 +138,13 @@ class FarSweep(Sweep):
                 found[task.index] = (path.read_text(), path.stat().st_mtime_ns)
         return found
 
+    def running(self) -> dict[str, int]:
+        """By source the task that runs there now, the latest where there are several."""
+        if not self.has_begun():
+            return {}
+        tasks = self.state().tasks.values()
+        return {t.attempt.source: t.index for t in tasks if t.attempt is not None and t.state is TaskState.RUNNING}
+
     def submissions(self) -> Counter[int]:
         """How often each task was submitted."""
         return Counter(event.task for event in self.heard(ev.AttemptSubmitted))

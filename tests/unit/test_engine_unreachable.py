@@ -29,7 +29,7 @@ def test_a_task_of_a_source_out_of_reach_goes_to_another(tmp_path: Path) -> None
 
 
 def test_what_was_given_to_another_ends_where_it_ran_once_that_is_back(tmp_path: Path) -> None:
-    """Its result, which may have come before it heard of that, is stale; the end it was brought to is no result."""
+    """Its result, which may have come before it heard of that, is stale, and so is the end that it was brought to."""
     far, near = FakeSource("far", 2, held), FakeSource("near", 2, held)
     with Rig(tmp_path, far, near, config=SOON, strategy="priority", priorities={"far": 100}) as rig:
 
@@ -42,7 +42,8 @@ def test_what_was_given_to_another_ends_where_it_ran_once_that_is_back(tmp_path:
         rig.once(ev.SourceUp, lambda e: [near.finish(task) for task in (0, 1)])
         rig.run(2)
         assert sorted(attempt.id for attempt in far.cancelled) == ["task_001.1.1", "task_002.1.1"]
-        assert [(e.task, e.attempt, e.source) for e in rig.of(ev.ResultStale)] == [(0, 1, "far")]
+        stale = [(e.task, e.attempt, e.source, e.outcome.completed) for e in rig.of(ev.ResultStale)]
+        assert sorted(stale) == [(0, 1, "far", True), (1, 1, "far", False)]
         assert rig.count(TaskState.COMPLETED) == 2
         assert all(e.attempt == 2 for e in rig.of(ev.AttemptFinished) if e.outcome.completed)
 

@@ -169,8 +169,8 @@ class SshSource(AgentSource):
         """The visitor that starts another agent ends what is left of the one before."""
 
     def _on_down(self, why: str) -> None:
-        self._down = why
-        self._post(SourceDown(self.name, f"{self._where} can't be reached: {why}. Its tasks go on there."))
+        self._down = why.removeprefix(f"{self._where}: ")
+        self._post(SourceDown(self.name, f"{self._where}: {self._down}. Its tasks go on there."))
 
     def _on_up(self) -> None:
         self._down = None
