@@ -29,17 +29,25 @@ _VALUED = frozenset(
 
 
 def left_to_run(state: SweepState, retry_failed: bool, only: Set[int] | None) -> bool:
-    """Whether resuming would run anything: of all tasks, or of `only` these.
+    """Whether resuming would do anything: for all tasks, or for `only` these.
 
-    A sweep that did not come to its end may have tasks that its journal does not know yet.
+    A sweep that did not come to its end may have tasks that its journal does not know yet; results of one that did may
+    not all be home.
     """
-    if only is None and (state.status != "finished" or state.ended < state.total):
+    if only is None and (state.status != "finished" or state.ended < state.total or uncollected(state)):
         return True
     done = {TaskState.COMPLETED} if retry_failed else {TaskState.COMPLETED, TaskState.FAILED}
     if only is None:
         return any(task.state not in done for task in state.tasks.values())
     known = state.tasks
     return any(known[index].state not in done if index in known else index < state.total for index in only)
+
+
+def uncollected(state: SweepState) -> int:
+    """How many tasks have ended on sources that share no files with us, and left there what is not home."""
+    away = {name for name, source in state.sources.items() if source.facts.get("shares_files") is False}
+    ended = (t.attempt for t in state.tasks.values() if t.state.terminal and t.attempt is not None)
+    return sum(a.source in away and a.output_dir is not None and not a.collected for a in ended)
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,16 @@ class Forecast:
     """failed tasks that stay so"""
     left: int
     """tasks to be run"""
+    uncollected: int = 0
+    """ended tasks whose results are to be brought home"""
 
     def __str__(self) -> str:
         kept = [f"{plural(self.completed, 'completed task')} kept"] if self.completed else []
         if self.failed:
             again = "--retry-failed runs it again" if self.failed == 1 else "--retry-failed runs them again"
             kept.append(f"{plural(self.failed, 'failed task')} kept ({again})")
+        if self.uncollected:
+            kept.append(f"results of {plural(self.uncollected, 'task')} to bring home")
         return ", ".join([*kept, f"{self.left} to run"])
 
 
@@ -65,11 +77,11 @@ def forecast(state: SweepState, retry_failed: bool, only: Set[int] | None) -> Fo
     completed, failed = state.counts[TaskState.COMPLETED], state.counts[TaskState.FAILED]
     if only is None:
         again = failed if retry_failed else 0
-        return Forecast(completed, failed - again, state.total - completed - failed + again)
+        return Forecast(completed, failed - again, state.total - completed - failed + again, uncollected(state))
     known = [state.tasks[index].state for index in only if index in state.tasks]
     again = known.count(TaskState.FAILED) if retry_failed else 0
     left = sum(not task.terminal for task in known) + sum(i < state.total and i not in state.tasks for i in only)
-    return Forecast(completed, failed - again, left + again)
+    return Forecast(completed, failed - again, left + again, uncollected(state))
 
 
 def plan_words(state: SweepState, asked: Iterable[Task], wanted: Callable[[int], bool], unasked: int) -> str:

@@ -36,8 +36,8 @@ class _Lane:
     """What is to be brought from one source. Attempts are named by their ids."""
 
     source: Source
-    started: bool = False
-    """whether it can be asked"""
+    started: bool | None = None
+    """whether it can be asked; None: it is starting"""
     running: dict[str, Attempt] = field(default_factory=dict)
     ended: dict[str, Attempt] = field(default_factory=dict)
     """whose last transfer is still to come"""
@@ -106,7 +106,7 @@ class ResultSync:
             return [(lane.source, lane.collected, len(lane.ended)) for lane in self._lanes.values()]
 
     def _hopeful(self, lane: _Lane) -> bool:
-        if not lane.started:
+        if lane.started is False:
             return False
         since = max(lane.failing_since or float("inf"), self._hurrying or 0.0)
         return lane.failing_since is None or time.monotonic() - since < PATIENCE

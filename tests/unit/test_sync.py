@@ -181,10 +181,20 @@ def test_a_later_launcher_brings_what_is_not_home(far: Far) -> None:
     before.hear(ev.ResultsCollected("far", ((0, 1, 1),)))
     before.sync.close()
     after = ResultSync(HsmConfig(), [far], before.state, before.posted.put)
-    assert not after.busy(), "nobody knows yet whether its source can be asked"
+    assert after.busy(), "its source is starting"
     after(ev.SourceStarted("far", "far", 8), before.state, 2.0)
     assert after.busy()
     assert far.collected.get(timeout=60) == ["task_002.1.1"]
+
+
+def test_what_lies_on_a_source_that_can_not_be_used_is_not_waited_for(far: Far) -> None:
+    before = Stage(far)
+    before.run(0)
+    before.sync.close()
+    after = ResultSync(HsmConfig(), [far], before.state, before.posted.put)
+    after(ev.SourceDisabled("far", "its host key changed"), before.state, 2.0)
+    assert not after.busy()
+    assert [(came, left) for _, came, left in after.tally()] == [(0, 1)]
 
 
 def test_sources_that_share_our_files_need_none_of_it(tmp_path: Path) -> None:

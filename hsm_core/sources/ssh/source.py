@@ -180,6 +180,9 @@ class SshSource(AgentSource):
         fault = self._line.fault if isinstance(self._line, RemoteLine) else None
         return fault or super()._end_of_agent()
 
+    def describe(self) -> Mapping[str, Any]:
+        return {**super().describe(), "address": self._connection.address, "shares_files": self.shares_files}
+
     @property
     def _where(self) -> str:
         return f"{self.name} ({self._connection.address})"
