@@ -354,6 +354,10 @@ class SourceSuite(HostileTasks):
         with pytest.raises(Unavailable):
             bench.source.run_command(["sleep", "600"], timeout=0.2)
 
+    def test_health(self, bench: Bench) -> None:
+        health = bench.source.health()
+        assert health is None or (health.latency >= 0 and health.load >= 0 and health.uptime > 0)
+
     def test_attach_settles_what_an_earlier_launcher_left(self, bench: Bench) -> None:
         done, never = bench.attempt(0, "do=return", "value=7"), bench.attempt(1, "do=return", "value=8")
         bench.source.submit([done])

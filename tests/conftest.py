@@ -35,9 +35,11 @@ class FakeGpus:
     def __init__(self, folder: Path) -> None:
         self.uuids = [f"GPU-{uuid.uuid4()}" for _ in range(4)]
         self.folder = folder
-        lines = [f"GPU {i}: NVIDIA A100-SXM4-40GB (UUID: {name})" for i, name in enumerate(self.uuids)]
+        model = "NVIDIA A100-SXM4-40GB"
+        listed = "\n".join(f"GPU {i}: {model} (UUID: {name})" for i, name in enumerate(self.uuids))
+        queried = "\n".join(f"{name}, 40960, {10000 * i}, [N/A], {model}" for i, name in enumerate(self.uuids))
         program = folder / "nvidia-smi"
-        program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+        program.write_text(f"#!/bin/sh\ncase $1 in -L) echo '{listed}';; *) echo '{queried}';; esac\n")
         program.chmod(0o755)
 
     def lock_file(self, index: int) -> Path:

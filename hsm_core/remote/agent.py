@@ -9,6 +9,7 @@ zygote for what is yet to come.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from hsm_core.remote import gpus, leases, process
+from hsm_core.remote import gpus, health, leases, process
 from hsm_core.remote.commands import Commands
 from hsm_core.remote.lines import Door, Line, Parent
 from hsm_core.remote.record import read
@@ -60,7 +61,7 @@ class Agent:
         self._cancelled: set[str] = set()
         self._waiting: list[str] = []
         """attempts for which the zygote is not ready yet"""
-        self._commands = Commands(self._say)
+        self._commands = Commands()
         self._unwritable: dict[str, str] = {}
         self._gpus: dict[str, Any] = {}
         """facts for the launcher"""
@@ -130,7 +131,11 @@ class Agent:
             for attempt_id in request["ids"]:
                 self._cancel(attempt_id)
         elif do == "command":
-            self._commands.start(request["id"], request["argv"], request["timeout"])
+            answer = functools.partial(self._say, "command", id=request["id"])
+            self._commands.start(request["argv"], request["timeout"], answer)
+        elif do == "health":
+            answer = functools.partial(self._say, "health", id=request["id"])
+            health.tell(self._sweep.get("records", os.getcwd()), self._commands, answer, gpus=request["gpus"])
         elif do == "stop":
             self._stop(request["grace"])
 

@@ -1,4 +1,4 @@
-"""Programs that an agent runs for the launcher's `run_command`, beside the tasks."""
+"""Programs that an agent runs beside the tasks: for the launcher's `run_command`, and to learn how the host is."""
 
 from __future__ import annotations
 
@@ -22,53 +22,56 @@ class _Command:
     out: IO[bytes]
     err: IO[bytes]
     deadline: float
+    tell: Callable[..., None]
 
 
 class Commands:
-    """The programs that run; how each ended goes to `say`, as an event of the kind `command`."""
+    """The programs that run."""
 
-    def __init__(self, say: Callable[..., None]) -> None:
-        self._say = say
-        self._running: dict[int, _Command] = {}
+    def __init__(self) -> None:
+        self._running: list[_Command] = []
+        self._killed: list[subprocess.Popen[bytes]] = []
+        """those that had their time: one whose driver hangs does not end even so, and nobody waits for it"""
 
-    def start(self, number: int, argv: Sequence[str], timeout: float) -> None:
-        """Start a program, which has `timeout` seconds."""
+    def start(self, argv: Sequence[str], timeout: float, tell: Callable[..., None]) -> None:
+        """Start a program, which has `timeout` seconds. `tell` hears how it ended.
+
+        That is `exit_code`, `stdout` and `stderr`; or `error`: why it was not started, or had to be killed.
+        """
         try:
-            # The files live as long as the command does: `_tell` closes them.
+            # The files live as long as the command does: `_end` closes them.
             out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         except OSError as e:
-            self._say("command", id=number, error=f"{argv[0]}: {e.strerror}")
+            tell(error=f"{argv[0]}: {e.strerror}")
             return
-        self._running[number] = _Command(child, out, err, time.monotonic() + timeout)
+        self._running.append(_Command(child, out, err, time.monotonic() + timeout, tell))
 
     def deadlines(self) -> Iterator[float]:
         """When each of them has had its time, on the monotonic clock."""
-        return (command.deadline for command in self._running.values())
+        return (command.deadline for command in self._running)
 
     def expire(self) -> None:
-        """Kill those that have had their time."""
-        for command in self._running.values():
+        """Kill those that have had their time, and tell so."""
+        for command in [*self._running]:
             if time.monotonic() >= command.deadline:
-                process.send(command.child.pid, signal.SIGKILL, group=True)
+                self._end(command, error="it took longer than its time limit")
+                self._killed.append(command.child)
 
     def reap(self) -> None:
         """Tell of those that have ended."""
-        for number, command in list(self._running.items()):
-            if command.child.poll() is not None:
-                del self._running[number]
-                self._tell(number, command)
+        self._killed = [child for child in self._killed if child.poll() is None]
+        for command in [*self._running]:
+            status = command.child.poll()
+            if status is not None:
+                self._end(command, exit_code=status, stdout=_text(command.out), stderr=_text(command.err))
 
-    def _tell(self, number: int, command: _Command) -> None:
+    def _end(self, command: _Command, **how: Any) -> None:
+        self._running.remove(command)
         process.send(command.child.pid, signal.SIGKILL, group=True)
-        status = command.child.returncode
-        if time.monotonic() >= command.deadline and status == -signal.SIGKILL:
-            self._say("command", id=number, error="it took longer than its time limit")
-        else:
-            told: dict[str, Any] = {"stdout": _text(command.out), "stderr": _text(command.err)}
-            self._say("command", id=number, exit_code=status, **told)
         command.out.close()
         command.err.close()
+        command.tell(**how)
 
 
 def _text(file: IO[bytes]) -> str:

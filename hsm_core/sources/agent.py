@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -20,14 +21,17 @@ from hsm_core.config.sizes import limit_in_bytes
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.records import outcome_of, settle
-from hsm_core.remote import gpus
+from hsm_core.remote import gpus, health
 from hsm_core.remote.leases import capacity
-from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
+from hsm_core.sources.base import CommandResult, Health, Post, Source, SweepContext
+from hsm_core.sources.health import health_of
 from hsm_core.sources.line import Line
 from hsm_core.task import Attempt, Cause, Outcome
 
 RESTARTS = 3
 """agents that may end by themselves, one after the other without a task started between"""
+HEALTH_PATIENCE = health.PATIENCE + 5.0
+"""seconds an agent has to say how its host is"""
 
 
 class AgentSource(Source):
@@ -36,6 +40,8 @@ class AgentSource(Source):
         self._lock = threading.Lock()
         self._active: dict[str, Attempt] = {}
         self._commands: dict[int, Future[CommandResult]] = {}
+        self._examined: dict[int, tuple[float, Future[Health]]] = {}
+        """when somebody asked how the host is, and the answer"""
         self._numbers = itertools.count(1)
         self._line: Line | None = None
         self._reader: threading.Thread | None = None
@@ -137,6 +143,18 @@ class AgentSource(Source):
         finally:
             self._commands.pop(number, None)
 
+    def health(self) -> Health | None:
+        number = next(self._numbers)
+        answer: Future[Health] = Future()
+        self._examined[number] = time.monotonic(), answer
+        self._send({"do": "health", "id": number, "gpus": True})
+        try:
+            return answer.result(HEALTH_PATIENCE)
+        except FutureTimeout:
+            raise Unavailable(f"{self.name}: the agent did not answer within {HEALTH_PATIENCE:g} s") from None
+        finally:
+            self._examined.pop(number, None)
+
     def stop(self, timeout: float = 10.0) -> None:
         self._stopping = True
         if self._line is None:
@@ -190,6 +208,10 @@ class AgentSource(Source):
             self._finished(event["id"], Outcome.failed(Cause(event["cause"]), event["reason"], host=event["host"]))
         elif kind == "command":
             self._answer(event)
+        elif kind == "health":
+            asked, answer = self._examined.pop(event["id"], (0.0, None))
+            if answer is not None:
+                answer.set_result(health_of(event, time.monotonic() - asked))
         elif kind == "note":
             self._post(Note(_told(event, "level", str), _told(event, "message", str), source=self.name))
 

@@ -50,6 +50,44 @@ class CommandResult:
     stderr: str
 
 
+@dataclass(frozen=True)
+class GpuHealth:
+    """One GPU of a host, as nvidia-smi tells; None where it does not."""
+
+    id: str
+    """its UUID"""
+    model: str
+    memory_total: float | None
+    """MiB"""
+    memory_free: float | None
+    """MiB"""
+    utilisation: float | None
+    """percent of the time in which it computed, lately"""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a source's host is; None where the host does not tell."""
+
+    load: float
+    """running processes per core, on average over the last minute"""
+    memory_total: float | None
+    """MiB"""
+    memory_available: float | None
+    """MiB that programs can have without swapping"""
+    disk_free: float | None
+    """MiB on the disk that the sweep's output is written to there"""
+    disk_free_percent: float | None
+    """share of that disk"""
+    uptime: float
+    """seconds since the host was started"""
+    gpus: Sequence[GpuHealth]
+    gpu_problem: str | None
+    """why nothing is known of GPUs, where nvidia-smi is there"""
+    latency: float
+    """ms to the source's agent and back"""
+
+
 class Source(ABC):
     """A named place with `slots` slots.
 
@@ -148,6 +186,13 @@ class Source(ABC):
 
         Raises Unavailable when it can't be started or takes longer; then it has been killed.
         """
+
+    def health(self) -> Health | None:
+        """How the host is now; None: a source of this type can't tell.
+
+        May be called between `start` and `stop`, from any thread. Raises Unavailable when it does not answer.
+        """
+        return None
 
     @abstractmethod
     def stop(self, timeout: float = 10.0) -> None:

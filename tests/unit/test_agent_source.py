@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import queue
+import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceEvent
 from hsm_core.remote.record import LIMIT, read
 from hsm_core.sources.agent import RESTARTS, AgentSource
-from hsm_core.sources.base import CommandResult, SweepContext
+from hsm_core.sources.base import CommandResult, GpuHealth, SweepContext
+from hsm_core.sources.health import health_of
 from hsm_core.sources.line import LINE_LIMIT, PipeLine
 from hsm_core.task import Attempt, Cause, Task
 from hsm_core.testing import wait_until
@@ -22,6 +25,18 @@ from hsm_core.testing import wait_until
 READY = b'{"ev": "ready", "host": "far"}\n'
 ATTEMPT = Attempt(Task(0, (), "key"), 1, 1, "far")
 RECORD = {"format": 1, "task": 0, "attempt": 1, "epoch": 1, "status": "completed", "host": "far"}
+GPU = {"id": "GPU-1", "model": "A100", "memory_total": 40960, "memory_free": 100.5, "utilisation": None}
+HEALTH: dict[str, Any] = {
+    "took": 0.5,
+    "load": 0.25,
+    "memory_total": 16000,
+    "memory_available": None,
+    "disk_free": 1000,
+    "disk_free_percent": 12.5,
+    "uptime": 100,
+    "gpus": [],
+    "gpu_problem": None,
+}
 
 
 class Recorded(PipeLine):
@@ -44,6 +59,7 @@ class Far(AgentSource):
 
     def _open(self) -> Recorded:
         self._active[ATTEMPT.id] = ATTEMPT
+        self._examined[1] = time.monotonic(), Future()
         return Recorded(self._words)
 
     def _fence(self) -> None:
@@ -92,6 +108,16 @@ def say(**words: Any) -> bytes:
         say(ev="started", id=ATTEMPT.id, pid="1", host="far"),
         say(ev="started", id=ATTEMPT.id, pid=1, output_dir={"a": "b"}),
         say(ev="note", level=3, message="x"),
+        say(ev="health", id=[], **HEALTH),
+        say(ev="health", id=1),
+        say(ev="health", id=1, **{**HEALTH, "load": "high"}),
+        say(ev="health", id=1, **{**HEALTH, "load": -1}),
+        say(ev="health", id=1, **{**HEALTH, "memory_total": float("nan")}),
+        say(ev="health", id=1, **{**HEALTH, "took": True}),
+        say(ev="health", id=1, **{**HEALTH, "gpus": {}}),
+        say(ev="health", id=1, **{**HEALTH, "gpus": [{}]}),
+        say(ev="health", id=1, **{**HEALTH, "gpus": [{**GPU, "model": 100}]}),
+        say(ev="health", id=1, **{**HEALTH, "gpu_problem": ["x"]}),
     ],
     ids=lambda words: words[:30].decode(),
 )
@@ -126,6 +152,16 @@ def test_a_result_is_the_attempts_own_or_none(changes: dict[str, Any], words: st
 def test_a_result_of_an_attempt_nobody_submitted_is_not_heard(tmp_path: Path) -> None:
     events = heard(say(ev="finished", id="task_002.1.1", record={**RECORD, "task": 1}), tmp_path)
     assert {event.task for event in events if isinstance(event, AttemptFinished)} == {0}
+
+
+def test_health_as_it_is_told() -> None:
+    told = {**HEALTH, "gpus": [{**GPU, "model": "A\x1b[2J"}], "gpu_problem": "x" * 5000}
+    health = health_of(told, 0.75)
+    assert health.latency == 250.0
+    assert (health.load, health.memory_total, health.memory_available) == (0.25, 16000.0, None)
+    assert health.gpus == (GpuHealth("GPU-1", "A\\x1b[2J", 40960.0, 100.5, None),)
+    assert len(health.gpu_problem or "") < 1100
+    assert health_of({**HEALTH, "took": 9.0}, 0.75).latency == 0.0
 
 
 def test_a_record_that_is_too_large_is_not_read(tmp_path: Path) -> None:

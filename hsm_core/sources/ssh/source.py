@@ -21,7 +21,7 @@ from hsm_core.records import outcome_of, record_path
 from hsm_core.remote import marks, place
 from hsm_core.remote.record import put
 from hsm_core.sources.agent import AgentSource
-from hsm_core.sources.base import CommandResult, Post, SweepContext
+from hsm_core.sources.base import CommandResult, Health, Post, SweepContext
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.sources.ssh import deploy
 from hsm_core.sources.ssh.code import Code
@@ -244,6 +244,10 @@ class SshSource(AgentSource):
     def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
         self._check()
         return super().run_command(command, timeout)
+
+    def health(self) -> Health | None:
+        self._check()
+        return super().health()
 
     def collect(self, attempts: Sequence[Attempt]) -> None:
         self._check()
