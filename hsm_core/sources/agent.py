@@ -240,13 +240,13 @@ class AgentSource(Source):
             self._post(AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, self.name, outcome))
 
     def _answer(self, event: Mapping[str, Any]) -> None:
-        answer = self._commands.get(event["id"])
+        answer = self._commands.pop(event["id"], None)
         if answer is None:
             return
         if "error" in event:
             answer.set_exception(Unavailable(f"{self.name}: {event['error']}"))
         else:
-            answer.set_result(CommandResult(event["exit_code"], event["stdout"], event["stderr"]))
+            answer.set_result(CommandResult(*(_needed(event, key, kind) for key, kind in _ENDED.items())))
 
     def _recover(self) -> None:
         """The agent ended by itself: settle what it ran, and start another."""
@@ -296,6 +296,8 @@ class AgentSource(Source):
 
 _FACTS = {"host": str, "pid": int, "output_dir": str, "gpus": list}
 """what an agent tells of an attempt that started, each with its type"""
+_ENDED = {"exit_code": int, "stdout": str, "stderr": str}
+"""what it tells of a program that ended"""
 
 
 def _told(event: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -303,4 +305,12 @@ def _told(event: Mapping[str, Any], key: str, kind: type) -> Any:
     value = event.get(key)
     if value is not None and type(value) is not kind:
         raise TypeError(f"{key} is a {type(value).__name__}")
+    return value
+
+
+def _needed(event: Mapping[str, Any], key: str, kind: type) -> Any:
+    """As `_told`, for a field that must be there."""
+    value = _told(event, key, kind)
+    if value is None:
+        raise TypeError(f"{key} is missing")
     return value

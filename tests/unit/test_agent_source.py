@@ -60,6 +60,7 @@ class Far(AgentSource):
     def _open(self) -> Recorded:
         self._active[ATTEMPT.id] = ATTEMPT
         self._examined[1] = time.monotonic(), Future()
+        self._commands[1] = Future()
         return Recorded(self._words)
 
     def _fence(self) -> None:
@@ -108,6 +109,9 @@ def say(**words: Any) -> bytes:
         say(ev="started", id=ATTEMPT.id, pid="1", host="far"),
         say(ev="started", id=ATTEMPT.id, pid=1, output_dir={"a": "b"}),
         say(ev="note", level=3, message="x"),
+        say(ev="command", id=[], error=""),
+        say(ev="command", id=1, exit_code="0", stdout="", stderr=""),
+        say(ev="command", id=1, exit_code=0, stdout="", stderr=None),
         say(ev="health", id=[], **HEALTH),
         say(ev="health", id=1),
         say(ev="health", id=1, **{**HEALTH, "load": "high"}),
@@ -152,6 +156,14 @@ def test_a_result_is_the_attempts_own_or_none(changes: dict[str, Any], words: st
 def test_a_result_of_an_attempt_nobody_submitted_is_not_heard(tmp_path: Path) -> None:
     events = heard(say(ev="finished", id="task_002.1.1", record={**RECORD, "task": 1}), tmp_path)
     assert {event.task for event in events if isinstance(event, AttemptFinished)} == {0}
+
+
+@pytest.mark.parametrize(
+    "answer", [say(ev="command", id=1, exit_code=0, stdout="", stderr=""), say(ev="health", id=1, **HEALTH)]
+)
+def test_what_is_answered_twice_was_answered_once(answer: bytes, tmp_path: Path) -> None:
+    events = heard(2 * answer, tmp_path)
+    assert not any(isinstance(event, Note) for event in events)
 
 
 def test_health_as_it_is_told() -> None:
