@@ -1,9 +1,8 @@
 """The first program that a host is given: it tells what is there and takes the agent's code if that is not.
 
-It comes as text (`python -c`) with the arguments: a token, hsm's folder there, the SHA-256 of the archive
-of `hsm_core.remote` and its size in bytes. It must be understood by any
-Python, so that one that is too old can be told so. What it prints of that stands behind the token:
-whatever a shell's profile prints comes before.
+It comes as text (`python -c`) with the arguments: a token, hsm's folder there unless HSM_HOME names it, the
+SHA-256 of the archive of `hsm_core.remote`, and its size in bytes. It must be understood by any Python, so that one
+that is too old can be told so. What it says stands behind the token: whatever a shell's profile prints comes before.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -61,10 +60,10 @@ def _main(token, base, digest, size):
     if sys.version_info < OLDEST:
         _say(token, problem="old python", python=version, executable=sys.executable)
         return
-    base = os.path.abspath(os.path.expanduser(base))
+    base = os.path.abspath(os.path.expanduser(os.environ.get("HSM_HOME") or base))
     folder = os.path.join(base, "agent", digest)
     try:
-        os.umask(0o077)
+        os.makedirs(base, mode=0o700, exist_ok=True)  # nobody else gets to what is in it
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         found = os.path.isdir(folder)
         _say(token, python=version, base=base, home=os.path.expanduser("~"), agent=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from hsm_core.sources.base import SweepContext
 from hsm_core.sources.ssh.source import SshSource
 from hsm_core.task import Cause
 from hsm_core.testing import Bench
-from tests.testbed.sshd import SshHost
+from tests.testbed.fixtures import MakeHost
+from tests.testbed.sshd import SshHome, SshHost
 
 
 class Tidy(Bench):
@@ -96,3 +98,21 @@ def test_what_was_not_collected_stays_there(source: SshSource, ssh_host: SshHost
     assert bench.run(0, "do=return").outcome.completed
     source.stop(5.0)
     assert sweeps_of(ssh_host) == ["0"]
+
+
+def test_a_host_has_its_own_umask_and_may_keep_our_folder_elsewhere(
+    make_host: MakeHost, ssh_home: SshHome, far_python: Path, tmp_path: Path
+) -> None:
+    host = make_host(files={".bashrc": "umask 027\nexport HSM_HOME=~/large/hsm\n", "large/.keep": ""})
+    ssh_home.trust(host)
+    source = SshSource("far", host.config(python=str(far_python)), slots=2)
+    bench = Bench(source, tmp_path)
+    try:
+        bench.start()
+        assert bench.run(0, "do=return").outcome.completed
+        (left,) = (host.home / "large" / "hsm" / "sweeps").glob("*/far/0/pid")
+        assert stat.S_IMODE(left.stat().st_mode) == 0o640
+        assert stat.S_IMODE((host.home / "large" / "hsm").stat().st_mode) == 0o700
+        assert not (host.home / ".hsm").exists()
+    finally:
+        source.stop(5.0)
