@@ -203,7 +203,8 @@ class AgentSource(Source):
             self._started(event)
             self._deaths = 0
         elif kind == "finished":
-            self._finished(event["id"], self._outcome(event["id"], event["record"]))
+            if event["id"] in self._active:
+                self._finished(event["id"], self._outcome(event["id"], event["record"]))
         elif kind == "lost":
             self._finished(event["id"], Outcome.failed(Cause(event["cause"]), event["reason"], host=event["host"]))
         elif kind == "command":

@@ -183,3 +183,24 @@ def test_a_record_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(b'"' + b"x" * LIMIT + b'"')
     with pytest.raises(ValueError, match="larger than 2 MiB"):
         read(path)
+
+
+def test_a_result_of_an_attempt_that_is_not_its_own_is_not_even_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source without our files keeps what it is given, under the attempt's name."""
+    looked_at: list[str] = []
+    real = Far._outcome
+
+    def outcome(self: Far, attempt_id: str, record: object) -> Any:
+        looked_at.append(attempt_id)
+        return real(self, attempt_id, record)
+
+    monkeypatch.setattr(Far, "_outcome", outcome)
+    other = "task_002.1.1"
+    words = say(ev="finished", id=other, record={**RECORD, "task": 1}) + say(
+        ev="finished", id=ATTEMPT.id, record=RECORD
+    )
+    events = heard(words, tmp_path)
+    assert looked_at == [ATTEMPT.id] * RESTARTS
+    assert {event.task for event in events if isinstance(event, AttemptFinished)} == {0}

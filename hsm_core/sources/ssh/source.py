@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,6 @@ from hsm_core.task import Attempt, Cause, Outcome
 
 log = logging.getLogger(__name__)
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-CLEANING = 300.0
-"""seconds that removing what was collected may take"""
 RETRY = 1.0
 """seconds between two tries to keep a result on a full disk"""
 
@@ -63,8 +59,6 @@ class SshSource(AgentSource):
         self._code: Code | None = None
         self._outputs: Outputs | None = None
         self._transfers: Transfers | None = None
-        self._successful: set[str] = set()
-        """attempts that completed and are not collected yet"""
         self._late: set[str] = set()
         """attempts that wait for what earlier ones left elsewhere"""
         self._handing_over = threading.Lock()
@@ -131,8 +125,10 @@ class SshSource(AgentSource):
         self._base = str(found["base"])
         self._place = os.path.join(self._base, "sweeps", sweep.key, self.name)
         self._folder = code.folder(self._base, str(found["home"]), self._place)
-        if self._outputs is None:
-            self._outputs = Outputs(sweep.directory, self._place)
+        if self._outputs is None and self._transfers is not None:
+            pickles, cleans = bool(self.config.trusted), sweep.config.result_collection.cleanup_remote_on_success
+            collector = Collector(self._transfers, self.name, self._place, sweep.directory, pickles=pickles)
+            self._outputs = Outputs(sweep.directory, self._place, collector, cleans=cleans)
         delivery = b""
         if not self._delivered:
             places = code.places(self._folder, sweep.directory, self._place)
@@ -194,6 +190,8 @@ class SshSource(AgentSource):
     def _check(self) -> None:
         if self._down is not None:
             raise Unavailable(f"{self._where} can't be reached: {self._down}")
+        if not isinstance(self._line, RemoteLine) or self._line.hung_up:
+            raise Unavailable(f"{self._where}: it has no agent now")
 
     # --- attempts
 
@@ -251,44 +249,14 @@ class SshSource(AgentSource):
 
     def collect(self, attempts: Sequence[Attempt]) -> None:
         self._check()
-        if self._outputs is None:
-            return
-        outputs, ended = self._outputs.wanted(attempt.id for attempt in attempts)
-        if not outputs:
-            return
-        assert self._transfers is not None
-        pickles = bool(self.config.trusted)
-        collector = Collector(self._transfers, self.name, self._place, self._sweep.directory, pickles=pickles)
-        for words in collector.collect(outputs, ended):
-            if words not in self._told:
-                self._told.add(words)
-                self._post(Note("WARNING", f"{words}; it is not brought home", source=self.name))
-        self._outputs.forget(ended)
-        done = ended & self._successful
-        self._successful -= done
-        if done and self._cleans:
-            self._remove([outputs[attempt_id] for attempt_id in done])
+        if self._outputs is not None:
+            for words in self._outputs.collect([attempt.id for attempt in attempts], self._connection):
+                self._tell_once(words)
 
-    @property
-    def _cleans(self) -> bool:
-        return self._sweep.config.result_collection.cleanup_remote_on_success
-
-    def _remove(self, names: Sequence[str]) -> None:
-        """Remove these there, below the sweep's directory. Raises Unavailable."""
-        program = self._connection.run(f"rm -rf -- {shlex.join(os.path.join(self._place, name) for name in names)}")
-        try:
-            if program.wait(CLEANING) != 0:
-                words = f"what was collected can't be removed there: {program.errors().strip()[-500:]}"
-                self._post(Note("WARNING", words, source=self.name))
-        finally:
-            program.close()
-
-    def _note_output(self, attempt_id: str, folder: str | None, *, ended: bool) -> None:
-        assert self._outputs is not None
-        try:
-            self._outputs.note(attempt_id, folder, ended=ended)
-        except (place.OutputDirectoryError, OSError) as e:
-            self._post(Note("ERROR", f"what {attempt_id} left there is not brought: {e}", source=self.name))
+    def _tell_once(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            self._post(Note("WARNING", words, source=self.name))
 
     def _home(self, path: object) -> str | None:
         assert self._outputs is not None
@@ -296,19 +264,24 @@ class SshSource(AgentSource):
 
     def _started(self, event: Mapping[str, Any]) -> None:
         folder = self._home(event.get("output_dir"))
-        if event["id"] in self._active:
-            self._note_output(event["id"], folder, ended=False)
+        if event["id"] in self._active and self._outputs is not None:
+            self._book(event["id"], partial(self._outputs.began, event["id"], folder))
             self._tell_missing(event.get("missing"))
         super()._started({**event, "output_dir": folder})
 
+    def _book(self, attempt_id: str, note: Callable[[], None]) -> None:
+        """Take note of where an attempt has its output."""
+        try:
+            note()
+        except (place.OutputDirectoryError, OSError) as e:
+            self._post(Note("ERROR", f"what {attempt_id} left there is not brought: {e}", source=self.name))
+
     def _tell_missing(self, paths: object) -> None:
         """Say once of each path in a task's configuration that it is here, but not there."""
-        known = [path for path in paths if isinstance(path, str)] if isinstance(paths, list) else []
-        new = [path for path in known if path not in self._told and os.path.exists(path)]
-        self._told.update(new)
-        if new:
-            words = f"the configuration names what is on this machine only: {', '.join(map(repr, new))}"
-            self._post(Note("WARNING", f"{words}. Put it there under the same name.", source=self.name))
+        for path in paths if isinstance(paths, list) else ():
+            if isinstance(path, str) and os.path.exists(path):
+                words = f"the configuration names what is on this machine only: {path!r}"
+                self._tell_once(f"{words}. Put it there under the same name.")
 
     def _outcome(self, attempt_id: str, record: object) -> Outcome:
         """Keep the record here, with its paths as they are here, before anybody hears of it."""
@@ -316,13 +289,13 @@ class SshSource(AgentSource):
         if outcome.record is None:
             return outcome
         assert isinstance(record, Mapping)
+        assert self._outputs is not None
         moved = {key: self._home(record.get(key)) for key in ("output_dir", "working_dir")}
         pickled = record.get("pickle") if self.config.trusted else None
         self._keep(attempt_id, {**record, **moved, "pickle": pickled and f"{attempt_id}.pkl"})
-        self._note_output(attempt_id, moved["output_dir"], ended=True)
-        if outcome.completed:
-            self._successful.add(attempt_id)
-        return msgspec.structs.replace(outcome, output_dir=moved["output_dir"])
+        folder = moved["output_dir"]
+        self._book(attempt_id, partial(self._outputs.ended, attempt_id, folder, completed=outcome.completed))
+        return msgspec.structs.replace(outcome, output_dir=folder)
 
     def _keep(self, attempt_id: str, record: Mapping[str, Any]) -> None:
         path = str(record_path(self._sweep.records, attempt_id))
@@ -346,9 +319,9 @@ class SshSource(AgentSource):
         super().stop(timeout)
         if self._down is not None:
             log.warning("%s can't be told that the sweep ends: %s. What runs there goes on.", self._where, self._down)
-        elif self._outputs is not None and not self._outputs and self._cleans:
+        elif self._outputs is not None:
             with contextlib.suppress(Unavailable):  # what stays is of no use, and of no harm
-                self._remove([""])
+                self._outputs.close(self._connection)
         self._connection.close()
 
     def leave(self, timeout: float = 10.0) -> None:
