@@ -215,6 +215,16 @@ def test_two_launchers_that_send_the_same_at_once(host: LocalShell, project: Pat
     assert [path.name for path in (host.home / place).parent.iterdir()] == [version]
 
 
+def test_another_launcher_finishes_the_same_at_the_last_moment(host: LocalShell, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "mv").write_text('#!/bin/sh\n/bin/mv "$1" "$2"\nexec /bin/mv "$@"\n')
+    (tmp_path / "tools" / "mv").chmod(0o755)
+    host.env["PATH"] = f"{tmp_path / 'tools'}:{host.env['PATH']}"
+    first = send(host, project)
+    assert (first / "train.py").read_text() == "x"
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
 def test_a_file_that_cannot_be_read_is_named(host: LocalShell, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [*files(project).files, projects.ProjectFile("conf/config.yaml/x", 1, 1, False)]
     with pytest.raises(

@@ -156,7 +156,9 @@ def send_project(
             unread = [problem for problem in moved.problems if "vanished" not in problem]
             if unread:
                 raise SnapshotError(f"{project} can't be sent to {connection.address} whole: {unread[0]}")
-            finish = f"if [ -d {digest} ]; then rm -rf {digest}.part; else mv {digest}.part {digest}; fi"
+            # Another launcher may also come first between the look and the mv.
+            finish = f"mv {digest}.part {digest} || [ -d {digest} ]"
+            finish = f"if [ -d {digest} ]; then rm -rf {digest}.part; else {finish}; fi"
             _ask(connection, f"CDPATH= cd -- {shlex.quote(place)} && {finish}")
     return place_of(base, project, digest)
 
