@@ -172,9 +172,9 @@ class RemoteLine(Line):
         try:
             program.stdin.write(json.dumps(listen).encode() + b"\n")
             text = program.stdout.readline(LINE_LIMIT)
-        except Unavailable:
+        except BrokenPipeError as e:
             program.close()
-            raise
+            raise Unavailable(str(e)) from e
         finally:
             late.cancel()
         try:

@@ -67,6 +67,9 @@ def visit(connection: Connection, config: SourceConfig, where: str, prepare: Pre
         head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
         program.stdin.write(head + visit.delivery)
         _answer(program, token, config, where)
+    except BrokenPipeError as e:
+        program.close()
+        raise Unavailable(f"{where}: {e}") from e
     except BaseException:
         program.close()
         raise
@@ -99,7 +102,11 @@ def _start(connection: Connection, config: SourceConfig, text: str) -> Program:
     data = text.encode()
     take = f'eval "$(dd bs=1 count={len(data)} 2>/dev/null)"'
     program = connection.run(f"if command -v bash >/dev/null; then exec bash -l -c '{take}'; fi\n{take}\n")
-    program.stdin.write(data)
+    try:
+        program.stdin.write(data)
+    except BrokenPipeError as e:
+        program.close()
+        raise Unavailable(str(e)) from e
     return program
 
 
