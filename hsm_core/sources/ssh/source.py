@@ -147,9 +147,13 @@ class SshSource(AgentSource):
         return Visit(wanted, delivery)
 
     def _environment(self) -> dict[str, str]:
-        passed = [name for name in self.config.env.get("pass") or () if name in os.environ]
+        names: Sequence[str] = self.config.env.get("pass") or ()
+        for name in names:
+            if name not in os.environ:
+                self._tell_once(f"env.pass names {name}, which is not set here: tasks there run without it")
+        passed = {name: os.environ[name] for name in names if name in os.environ}
         values: Mapping[str, object] = self.config.env.get("set") or {}
-        return {**{name: os.environ[name] for name in passed}, **{name: str(value) for name, value in values.items()}}
+        return {**passed, **{name: str(value) for name, value in values.items()}}
 
     def _beginning(self) -> dict[str, Any]:
         hsm = os.path.join(self._place, ".hsm")
