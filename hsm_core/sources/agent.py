@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import reprlib
 import threading
 import time
 from abc import abstractmethod
@@ -178,7 +179,7 @@ class AgentSource(Source):
         try:
             while text := line.hear():
                 self._hear(json.loads(text))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as e:
             words = f"{self.name}: what its agent said can't be understood ({type(e).__name__}: {e}); it is given up"
             self._post(Note("ERROR", words, source=self.name))
         line.close()
@@ -195,10 +196,12 @@ class AgentSource(Source):
     def _hear(self, event: dict[str, Any]) -> None:
         kind = event.pop("ev")
         if kind == "ready":
+            if type(event.get("gpus", [])) is not list:
+                raise TypeError("gpus is no list")
             if not self._ready.done():
                 self._ready.set_result(event)
         elif kind == "unusable":
-            self._unusable(event["reason"])
+            self._unusable(_needed(event, "reason", str))
         elif kind == "started":
             self._started(event)
             self._deaths = 0
@@ -206,7 +209,8 @@ class AgentSource(Source):
             if event["id"] in self._active:
                 self._finished(event["id"], self._outcome(event["id"], event["record"]))
         elif kind == "lost":
-            self._finished(event["id"], Outcome.failed(Cause(event["cause"]), event["reason"], host=event["host"]))
+            reason, host = _needed(event, "reason", str), _needed(event, "host", str)
+            self._finished(event["id"], Outcome.failed(Cause(event["cause"]), reason, host=host))
         elif kind == "command":
             self._answer(event)
         elif kind == "health":
@@ -214,7 +218,7 @@ class AgentSource(Source):
             if answer is not None:
                 answer.set_result(health_of(event, time.monotonic() - asked))
         elif kind == "note":
-            self._post(Note(_told(event, "level", str), _told(event, "message", str), source=self.name))
+            self._post(Note(_needed(event, "level", str), _needed(event, "message", str), source=self.name))
 
     def _unusable(self, reason: str) -> None:
         self._useless = True
@@ -302,10 +306,13 @@ _ENDED = {"exit_code": int, "stdout": str, "stderr": str}
 
 
 def _told(event: Mapping[str, Any], key: str, kind: type) -> Any:
-    """A field of an event, None where it is missing. Raises TypeError where it is of another type."""
+    """A field of an event, None where it is missing; lists are of strings. Raises TypeError where it is none such."""
     value = event.get(key)
-    if value is not None and type(value) is not kind:
-        raise TypeError(f"{key} is a {type(value).__name__}")
+    if value is None:
+        return None
+    odd = type(value) is not kind or (isinstance(value, int) and value.bit_length() > 63)
+    if odd or (isinstance(value, list) and not all(type(item) is str for item in value)):
+        raise TypeError(f"{key} is {reprlib.repr(value)}")
     return value
 
 
