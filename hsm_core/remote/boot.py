@@ -1,8 +1,9 @@
 """The first program that a host is given: it tells what is there and takes the agent's code if that is not.
 
 It comes as text (`python -c`) with the arguments: a token, hsm's folder there unless HSM_HOME names it, the
-SHA-256 of the archive of `hsm_core.remote`, and its size in bytes. It must be understood by any Python, so that one
-that is too old can be told so. What it says stands behind the token: whatever a shell's profile prints comes before.
+SHA-256 of the archive of `hsm_core.remote`, its size in bytes, and which program of it is to go on. It must be
+understood by any Python, so that one that is too old can be told so. What it says stands behind the token: whatever a
+shell's profile prints comes before.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -55,10 +56,11 @@ def _unpack(archive, digest, folder):
             raise
 
 
-def _main(token, base, digest, size):
+def _main(token, base, digest, size, role):
     version = ".".join(map(str, sys.version_info[:3]))
+    me = {"python": version, "executable": sys.executable}
     if sys.version_info < OLDEST:
-        _say(token, problem="old python", python=version, executable=sys.executable)
+        _say(token, problem="old python", **me)
         return
     base = os.path.abspath(os.path.expanduser(os.environ.get("HSM_HOME") or base))
     folder = os.path.join(base, "agent", digest)
@@ -66,16 +68,16 @@ def _main(token, base, digest, size):
         os.makedirs(base, mode=0o700, exist_ok=True)  # nobody else gets to what is in it
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         found = os.path.isdir(folder)
-        _say(token, python=version, base=base, home=os.path.expanduser("~"), agent=found)
+        _say(token, base=base, home=os.path.expanduser("~"), agent=found, **me)
         if not found:
             _unpack(_take(int(size)), digest, folder)
     except OSError as e:
-        _say(token, problem="not writable", base=base, reason=str(e))
+        _say(token, problem="not writable", base=base, reason=str(e), **me)
         return
     import runpy
 
     program = os.path.join(folder, "hsm_core", "remote", "__main__.py")
-    sys.argv = [program, "visitor", token]
+    sys.argv = [program, role, token]
     runpy.run_path(program, run_name="__main__")
 
 

@@ -86,6 +86,13 @@ def leasable(wanted: str | int | Sequence[Any], per_task: float, environ: Mappin
     return found
 
 
+def seen(environ: Mapping[str, str]) -> list[Device]:
+    """The devices that tasks without a lease see, as far as nvidia-smi tells. Raises GpuError when that fails."""
+    listing, inherited = nvidia_smi(environ), environ.get(VISIBLE)
+    devices = [] if listing is None else parse(listing)
+    return devices if inherited is None else visible(devices, inherited, environ.get(ORDER, BY_BUS))
+
+
 def nvidia_smi(environ: Mapping[str, str]) -> str | None:
     """What `nvidia-smi -L` prints, None where it is not installed. Raises GpuError when it fails."""
     program = shutil.which("nvidia-smi", path=environ.get("PATH"))

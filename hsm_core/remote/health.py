@@ -41,7 +41,7 @@ def facts(folder: str) -> dict[str, Any]:
     `load`: running processes per core, on average over the last minute.
     """
     total, available = _memory()
-    free, share = _room(folder)
+    free, share = room(folder)
     return {
         "load": os.getloadavg()[0] / (os.cpu_count() or 1),
         "memory_total": total,
@@ -62,7 +62,7 @@ def _memory() -> tuple[float | None, float | None]:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _MIB, None
 
 
-def _room(folder: str) -> tuple[float | None, float | None]:
+def room(folder: str) -> tuple[float | None, float | None]:
     """MiB that are free on a folder's disk, and in percent, as df counts: what is kept for root is left out of both."""
     try:
         disk = os.statvfs(folder)

@@ -53,6 +53,14 @@ def check(devices: Iterable[str]) -> None:
         os.close(_open(device))
 
 
+def place(devices: Iterable[str]) -> str:
+    """The folder by which these devices are leased here; nothing is made in it. Raises GpuError where they can't be."""
+    for device in devices:
+        if os.path.lexists(_path(device)):
+            os.close(_open(device))
+    return _folder()
+
+
 class Lease:
     """The devices of one task: asked for, perhaps waited for, then held until they are released."""
 
@@ -140,7 +148,7 @@ def _blocker(fd: int, start: int, length: int) -> int | None:
 
 def _open(device: str) -> int:
     """The open lock file of a device, made where it is missing. Files are never removed: others may hold them."""
-    path = os.path.join(_folder(), f"hsm-gpu-{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.lock")
+    path = _path(device)
     try:
         fd = _open_or_make(path)
     except OSError as e:
@@ -150,6 +158,10 @@ def _open(device: str) -> int:
         os.close(fd)
         raise _unusable(path, "is no regular file")
     return fd
+
+
+def _path(device: str) -> str:
+    return os.path.join(_folder(), f"hsm-gpu-{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.lock")
 
 
 def _unusable(path: str, why: str) -> GpuError:

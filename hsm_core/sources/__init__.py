@@ -21,12 +21,13 @@ def load_source(selected: Selected, gpus_per_task: float | None) -> Source:
     Its class is one of ours or comes from the entry-point group `hsm.sources`. Raises SelectionError
     where no installed package brings the type.
     """
-    cls = _class_of(selected)
+    cls = class_of(selected)
     slots = selected.limit or selected.config.max_parallel_tasks or cls.default_slots(selected.config, gpus_per_task)
     return cls(selected.name, selected.config, slots)
 
 
-def _class_of(selected: Selected) -> type[Source]:
+def class_of(selected: Selected) -> type[Source]:
+    """The class of a source, as `load_source` says."""
     kind = selected.config.type
     cls: type[Source]
     if kind in _OURS:

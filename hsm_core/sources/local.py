@@ -67,12 +67,7 @@ class LocalSource(AgentSource):
         return os.getloadavg()[0] / cores()
 
     def start(self, sweep: SweepContext, post: Post) -> None:
-        for key in ("conda_env", "setup", "module_commands"):
-            if getattr(self.config, key):
-                raise SourceError(
-                    f"{self.name}: {key} does not work on a local source; "
-                    f"name the interpreter to use with compute_sources.{self.name}.python"
-                )
+        interpreter(self.name, self.config)
         if sweep.config.memory_per_task is not None and not process.LINUX:
             raise SourceError(f"{self.name}: memory_per_task needs Linux; leave it out to run tasks without a limit")
         if sweep.epoch > 1:
@@ -114,10 +109,7 @@ class LocalSource(AgentSource):
                 log.write(words)
 
     def _spawn(self, mode: str, mark: str, threads: int) -> _Child:
-        python = self.config.python or sys.executable
-        found = shutil.which(os.path.expanduser(python))
-        if found is None:
-            raise SourceError(f"{self.name}: the interpreter {python} can't be found or run")
+        found = interpreter(self.name, self.config)
         agent = Path(hsm_core.remote.__file__).with_name("__main__.py")
         try:
             with contextlib.ExitStack() as opened:
@@ -141,6 +133,21 @@ class LocalSource(AgentSource):
 
     def _fence(self) -> None:
         marks.end_processes(self._mark)
+
+
+def interpreter(name: str, config: SourceConfig) -> str:
+    """The Python that a source's agent runs with. Raises SourceError, also for settings that mean nothing here."""
+    for key in ("conda_env", "setup", "module_commands"):
+        if getattr(config, key):
+            raise SourceError(
+                f"{name}: {key} does not work on a local source; "
+                f"name the interpreter to use with compute_sources.{name}.python"
+            )
+    python = config.python or sys.executable
+    found = shutil.which(os.path.expanduser(python))
+    if found is None:
+        raise SourceError(f"{name}: the interpreter {python} can't be found or run")
+    return found
 
 
 def inherited(config: SourceConfig) -> dict[str, str]:

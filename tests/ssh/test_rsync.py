@@ -229,10 +229,10 @@ def test_no_usable_rsync_here(
     if says is not None:
         put(folder / "rsync", f"#!/bin/sh\necho '{says}'\n".encode()).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
-    rsync._unusable.cache_clear()
+    rsync.unusable.cache_clear()
     try:
         with pytest.raises(NoRsync, match=why):
             pull(host, "R", ["0"], tmp_path / "in")
     finally:
-        rsync._unusable.cache_clear()
+        rsync.unusable.cache_clear()
     assert host.scripts == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import paramiko
@@ -16,11 +17,19 @@ class Authentication(AuthStrategy):  # type: ignore[misc]
     """What fabric asks to log in; nothing but keys is ever offered."""
 
     def __init__(
-        self, where: str, identities: Identities, *, ssh_config: Any, fabric_config: Any, username: str
+        self,
+        where: str,
+        identities: Identities,
+        reached: Callable[[str, str, str], None],
+        *,
+        ssh_config: Any,
+        fabric_config: Any,
+        username: str,
     ) -> None:
         super().__init__(ssh_config)
         self._where = where
         self._identities = identities
+        self._reached = reached
         self._user = username
 
     def authenticate(self, transport: paramiko.Transport) -> None:
@@ -42,6 +51,7 @@ class Authentication(AuthStrategy):  # type: ignore[misc]
             except (paramiko.SSHException, EOFError, OSError) as e:
                 raise self._dropped(tried, e) from e
             if transport.is_authenticated():
+                self._reached(self._where, "log in", tried[-1])
                 return
             raise SourceError(
                 f"{self._where}: it took the key {tried[-1]}, but wants {printable(' or '.join(rest), 300)} as well, "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hsm_core.sources.ssh.identities import Identities
     from hsm_core.sources.ssh.login import Login
+    from hsm_core.sources.ssh.route import Reached
 
 LOGINS = 8
 """logins on a host that allows few channels in one"""
@@ -27,13 +28,19 @@ SFTP_SERVERS = tuple(
 """where Debian, Red Hat, BSD and macOS, Arch and Alpine, and Gentoo have it"""
 
 
+def _nobody(where: str, step: str, told: str) -> None:
+    """Nobody wants to know how far it went."""
+
+
 class Connection:
     """All that goes to one host. Threads may share it."""
 
-    def __init__(self, name: str, config: SourceConfig, *, compress: bool = False) -> None:
+    def __init__(self, name: str, config: SourceConfig, *, compress: bool = False, reached: Reached = _nobody) -> None:
+        """`reached` hears how far it went each time that we log in."""
         self._name = name
         self._config = config
         self._compress = compress
+        self._reached = reached
         self._identities: Identities | None = None
         self._opening = threading.RLock()
         """held by the one who logs in"""
@@ -83,7 +90,7 @@ class Connection:
         pause, began = 0.1, time.monotonic()
         dropped: Login | None = None
         while True:
-            hops = route(self._name, self._config, self._identities, self._compress)
+            hops = route(self._name, self._config, self._identities, self._compress, self._reached)
             self._address = hops[-1].address
             configured = str(hops[-1].settings.get("connecttimeout", ""))
             deadline = began + (float(configured) if configured.isdigit() else timeout)

@@ -93,7 +93,7 @@ def _files(setting: str) -> tuple[Path, ...]:
 
 def known_kinds(peer: Peer) -> list[str]:
     """The types of the keys that are known for a host: the ones it should be asked for first."""
-    found = [entry.kind for entry in _of(peer) if not entry.marker]
+    found = [entry.kind for entry in entries_of(peer) if not entry.marker]
     return list(dict.fromkeys(found))
 
 
@@ -103,7 +103,7 @@ def verify(peer: Peer, key: bytes, *, accept_new: bool) -> None:
     With `accept_new`, the key of a host of which no key is known is added to the user's known_hosts file, and told by a
     warning in the log. Raises SourceError for every other key, with how to settle it.
     """
-    entries = list(_of(peer))
+    entries = list(entries_of(peer))
     mark = fingerprint(key)
     told = f"{mark} ({_kind(key)})"
     revoked = [entry for entry in entries if entry.marker == "@revoked" and entry.key == key]
@@ -116,7 +116,7 @@ def verify(peer: Peer, key: bytes, *, accept_new: bool) -> None:
     if any(entry.key == key for entry in plain):
         return
     # ssh too takes a key that is known for the name without the port.
-    if any(entry.key == key for entry in _of(peer, peer.host.lower()) if not entry.marker):
+    if any(entry.key == key for entry in entries_of(peer, peer.host.lower()) if not entry.marker):
         return
     if plain:
         raise SourceError(_changed(peer, told, plain))
@@ -126,14 +126,14 @@ def verify(peer: Peer, key: bytes, *, accept_new: bool) -> None:
     log.warning("%s: its host key %s is new and from now on known, in %s", peer.where, told, shown_path(peer.files[0]))
 
 
-def _changed(peer: Peer, told: str, known: Sequence[Entry]) -> str:
-    lines = ", ".join(f"{entry.place} ({fingerprint(entry.key)}, {entry.kind})" for entry in known)
-    removal = [f"ssh-keygen -f {shown_path(file)} -R {shlex.quote(peer.name)}" for file in {e.file: 0 for e in known}]
+def _changed(peer: Peer, told: str, entries: Sequence[Entry]) -> str:
+    lines = ", ".join(f"{entry.place} ({fingerprint(entry.key)}, {entry.kind})" for entry in entries)
+    removal = [f"ssh-keygen -f {shown_path(file)} -R {shlex.quote(peer.name)}" for file in {e.file: 0 for e in entries}]
     return (
         f"{peer.where}: its host key CHANGED: it is now {told}, known is {lines}. Somebody may be listening in "
         "between, or the host was installed anew. Ask those who run it; if the new key is right, replace the old one:\n"
         + "".join(f"    {command}\n" for command in removal)
-        + f"    {_addition(peer)}"
+        + f"    {addition(peer)}"
     )
 
 
@@ -145,12 +145,12 @@ def _unknown(peer: Peer, told: str, entries: Sequence[Entry]) -> str:
     return (
         f"{peer.where}: its host key is not known: {told}.{extra} Ask those who run the host for the fingerprint of "
         f"its key (there: ssh-keygen -lf /etc/ssh/ssh_host_{_file_kind(told)}_key.pub); if it is the same, add it:\n"
-        f"    {_addition(peer)}\n"
+        f"    {addition(peer)}\n"
         "or take whatever key comes first: host_key_policy: accept_new"
     )
 
 
-def _addition(peer: Peer) -> str:
+def addition(peer: Peer) -> str:
     """The command that makes the key known."""
     if peer.by_hand is not None:
         return f"{peer.by_hand}      # shows the same fingerprint and asks"
@@ -197,7 +197,7 @@ def _kind(key: bytes) -> str:
     return key[4 : 4 + length].decode("ascii", "replace")
 
 
-def _of(peer: Peer, name: str | None = None) -> Iterator[Entry]:
+def entries_of(peer: Peer, name: str | None = None) -> Iterator[Entry]:
     """The entries of all files that are about a host, or one of its names."""
     for file in peer.files:
         for entry in read(file):

@@ -76,6 +76,7 @@ class Login:
         seconds = max(0.1, deadline - time.monotonic())
         with self._in_words(hop, deadline):
             line = self._line = Heard(self._dial(before, hop, seconds))
+            hop.reached(hop.where, "connect", "")
             seconds = max(0.1, deadline - time.monotonic())
             hop.link.connect_timeout = seconds
             hop.link.connect_kwargs.update(sock=line, banner_timeout=seconds, auth_timeout=seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,16 @@ from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.sources.ssh import ssh_config
 from hsm_core.sources.ssh.authentication import Authentication
-from hsm_core.sources.ssh.host_keys import Peer, known_kinds, peer, verify
+from hsm_core.sources.ssh.host_keys import Peer, fingerprint, known_kinds, peer, verify
 from hsm_core.sources.ssh.identities import Identities
 
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]/]+)(?::(?P<port>\d+))?/?")
 """one hop of ProxyJump: [user@]host[:port], or a URI"""
+
+
+Reached = Callable[[str, str, str], None]
+"""Hears how far it went on the way to a host: which hop (`where`), `connect`, `host key` or `log in`, and the
+fingerprint or key that it is done with"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Hop:
     """for messages"""
     link: fabric.Connection
     peer: Peer
+    reached: Reached
 
     @property
     def settings(self) -> Any:
@@ -56,14 +62,14 @@ def destination(name: str, config: SourceConfig) -> tuple[str | None, str]:
     return (user if at else config.user), host.strip("[]")
 
 
-def route(name: str, config: SourceConfig, identities: Identities, compress: bool) -> list[Hop]:
+def route(name: str, config: SourceConfig, identities: Identities, compress: bool, reached: Reached) -> list[Hop]:
     """The hops to a source's host, which is the last one, by its configuration and the user's ssh configuration.
 
     Raises SourceError where these can't be understood.
     """
     user, host = destination(name, config)
     accept_new = config.host_key_policy == "accept_new"
-    last = _hop(name, host, user, config.port, identities, accept_new)
+    last = _hop(name, host, user, config.port, identities, accept_new, reached)
     last.link.connect_kwargs["compress"] = compress or last.settings.get("compression", "no").lower() == "yes"
     return [*_before(name, last, [last.address], accept_new), last]
 
@@ -83,7 +89,7 @@ def _before(name: str, hop: Hop, passed: Sequence[str], accept_new: bool) -> lis
             raise SourceError(f"{hop.where}: '{text.strip()}' in its ProxyJump is no host")
         port = None if found["port"] is None else int(found["port"])
         host = found["host"].strip("[]")
-        hops.append(_hop(f"{name}, jump host", host, found["user"], port, Identities(None), accept_new))
+        hops.append(_hop(f"{name}, jump host", host, found["user"], port, Identities(None), accept_new, hop.reached))
     if any(jump.address == hop.address for jump in hops):
         return []  # as in ssh: `Host *` with ProxyJump means all but the jump host itself
     first = hops[0].address
@@ -92,7 +98,15 @@ def _before(name: str, hop: Hop, passed: Sequence[str], accept_new: bool) -> lis
     return [*_before(name, hops[0], [*passed, first], accept_new), *hops]
 
 
-def _hop(name: str, host: str, user: str | None, port: int | None, identities: Identities, accept_new: bool) -> Hop:
+def _hop(
+    name: str,
+    host: str,
+    user: str | None,
+    port: int | None,
+    identities: Identities,
+    accept_new: bool,
+    reached: Reached,
+) -> Hop:
     try:
         settings = fabric.Config(lazy=True, ssh_config=ssh_config.load(host, user, port))
         # gateway and agent forwarding: what fabric would make of the ssh configuration by itself is kept out.
@@ -114,11 +128,11 @@ def _hop(name: str, host: str, user: str | None, port: int | None, identities: I
     by_hand = None if simple else f"ssh {'' if port is None else f'-p {port} '}{shlex.quote(target)}"
     known = peer(where, link.host, link.port, found, by_hand)
     # fabric takes any key of a host unless told otherwise. No key is known to it, so all are put to this policy.
-    link.client.set_missing_host_key_policy(_Known(known, accept_new))
+    link.client.set_missing_host_key_policy(_Known(known, accept_new, reached))
     link.client.set_log_channel(LOG_CHANNEL)
     link.connect_kwargs["transport_factory"] = functools.partial(_transport, known_kinds(known))
-    settings.authentication.strategy_class = functools.partial(Authentication, where, identities)
-    return Hop(host, where, link, known)
+    settings.authentication.strategy_class = functools.partial(Authentication, where, identities, reached)
+    return Hop(host, where, link, known, reached)
 
 
 LOG_CHANNEL = "hsm_core.sources.ssh.paramiko"
@@ -126,12 +140,14 @@ LOG_CHANNEL = "hsm_core.sources.ssh.paramiko"
 
 
 class _Known(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    def __init__(self, host: Peer, accept_new: bool) -> None:
+    def __init__(self, host: Peer, accept_new: bool, reached: Reached) -> None:
         self._host = host
         self._accept_new = accept_new
+        self._reached = reached
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         verify(self._host, key.asbytes(), accept_new=self._accept_new)
+        self._reached(self._host.where, "host key", f"{fingerprint(key.asbytes())} ({key.get_name()})")
 
 
 def _transport(known: Sequence[str], sock: Any, **options: Any) -> paramiko.Transport:

@@ -130,7 +130,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _shared(compress: bool, timeout: float) -> list[str]:
-    reason = _unusable()
+    reason = unusable()
     if reason is not None:
         raise NoRsync(reason)
     silence = max(round(timeout), 1)
@@ -140,17 +140,22 @@ def _shared(compress: bool, timeout: float) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _unusable() -> str | None:
+def unusable() -> str | None:
     """Why rsync at home can't be used, None if it can."""
     try:
         said = subprocess.run(["rsync", "--version"], capture_output=True, check=False).stdout
     except FileNotFoundError:
         return "rsync is not installed here"
+    return unfit(said.decode("utf-8", "replace"), "here")
+
+
+def unfit(said: str, where: str) -> str | None:
+    """Why the rsync that says so of its version (`rsync --version`) can't be used, None if it can."""
     # openrsync, as on macOS, says "rsync version 2.6.9 compatible"
-    found = re.match(rb"rsync +version v?(\d+)\.(\d+)", said)
+    found = re.match(r"rsync +version v?(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < _OLDEST:
-        first = said.decode("utf-8", "replace").partition("\n")[0]
-        return f"rsync here is older than {'.'.join(map(str, _OLDEST))}: {printable(first, 80)}"
+        first = said.partition("\n")[0]
+        return f"rsync {where} is older than {'.'.join(map(str, _OLDEST))}: {printable(first, 80)}"
     return None
 
 

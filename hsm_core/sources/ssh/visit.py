@@ -1,8 +1,8 @@
 """Coming to a host: from a connection to a line with the agent there, in one program.
 
 A shell script of ours prepares the environment and starts the user's Python with `hsm_core.remote.boot`;
-that gives way to `hsm_core.remote.visitor`. Each tells in one line, behind a token that nothing else
-prints, what it found.
+that gives way to `hsm_core.remote.visitor`, or another program of that package. Each tells in one line, behind a token
+that nothing else prints, what it found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import secrets
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,36 +50,56 @@ Prepare = Callable[[Mapping[str, Any]], Visit]
 def visit(connection: Connection, config: SourceConfig, where: str, prepare: Prepare) -> Program:
     """Come to the agent of a sweep, which is started where there is none; returns the line to it.
 
-    Raises SourceError where an agent can't
-    work there, with what to do; Unavailable where the connection does not last.
+    Raises SourceError where an agent can't work there, with what to do; Unavailable where the connection does not last.
     """
-    token = f"hsm-{secrets.token_hex(8)}"
-    packed, digest = deploy.archive()
-    program = _start(connection, config, script(config, token, digest, len(packed)))
-    late = threading.Timer(PATIENCE, program.close)
-    late.daemon = True
-    late.start()
+    token = new_token()
+    program = start(connection, config, token, "visitor")
     try:
-        found = _answer(program, token, config, where)
-        if not found["agent"]:
-            program.stdin.write(packed)
-        visit = prepare(found)
-        head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
-        program.stdin.write(head + visit.delivery)
-        _answer(program, token, config, where)
+        with in_time(program):
+            visit = prepare(boarded(program, token, config, where))
+            head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
+            program.stdin.write(head + visit.delivery)
+            answer(program, token, config, where)
     except BrokenPipeError as e:
         program.close()
         raise Unavailable(f"{where}: {e}") from e
     except BaseException:
         program.close()
         raise
-    finally:
-        late.cancel()
     return program
 
 
-def script(config: SourceConfig, token: str, digest: str, size: int) -> str:
-    """A POSIX shell script that starts the boot program in the source's environment."""
+def new_token() -> str:
+    """What stands before the words of our programs there, and of nobody else."""
+    return f"hsm-{secrets.token_hex(8)}"
+
+
+@contextlib.contextmanager
+def in_time(program: Program) -> Iterator[None]:
+    """What is waited for inside this comes to an end: the program is closed when its `PATIENCE` is over."""
+    late = threading.Timer(PATIENCE, program.close)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
+def boarded(program: Program, token: str, config: SourceConfig, where: str) -> Mapping[str, Any]:
+    """Hear what the boot program found there, and give it our code if it has none. Raises Unfit and Unavailable."""
+    found = answer(program, token, config, where)
+    if type(found.get("agent")) is not bool or not all(
+        type(found.get(key)) is str for key in ("base", "home", "python", "executable")
+    ):
+        raise SourceError(f"{where}: what our program there says can't be understood: {str(found)[:200]}")
+    if not found["agent"]:
+        program.stdin.write(deploy.archive()[0])
+    return found
+
+
+def script(config: SourceConfig, token: str, digest: str, size: int, role: str) -> str:
+    """A POSIX shell script that starts the boot program in the source's environment, and behind it that of `role`."""
     lines = [f'hsm_problem() {{ printf \'%s {{"problem": "%s"}}\\n\' {token} "$1"; exit 1; }}', 'cd "$HOME"']
     for number, command in enumerate([*config.module_commands, *config.setup]):
         lines.append(f"{{\n{command}\n}} >&2 </dev/null || hsm_problem 'setup {number}'")
@@ -87,16 +107,18 @@ def script(config: SourceConfig, token: str, digest: str, size: int) -> str:
         lines.append(_conda(config.conda_env))
     lines.append(f"hsm_python={_path(config.python or 'python3')}")
     lines.append("command -v \"$hsm_python\" >/dev/null || hsm_problem 'no python'")
-    words = [token, deploy.BASE, digest, str(size)]
+    words = [token, deploy.BASE, digest, str(size), role]
     lines.append(f'exec "$hsm_python" -c {shlex.quote(deploy.boot_program())} {shlex.join(words)}')
     return "\n".join(lines) + "\n"
 
 
-def _start(connection: Connection, config: SourceConfig, text: str) -> Program:
+def start(connection: Connection, config: SourceConfig, token: str, role: str) -> Program:
     """Run the script; in a login shell of bash where there are commands of the user's.
 
     `source` and `module` are not of the POSIX shell, and what defines `module` is read by login shells only.
     """
+    packed, digest = deploy.archive()
+    text = script(config, token, digest, len(packed), role)
     if not (config.module_commands or config.setup):
         return connection.run(text)
     data = text.encode()
@@ -125,19 +147,27 @@ def _path(text: str) -> str:
     return f'"$HOME"/{shlex.quote(text[2:])}' if text.startswith("~/") else shlex.quote(text)
 
 
-def _answer(program: Program, token: str, config: SourceConfig, where: str) -> Mapping[str, Any]:
-    """What the next of our programs there says. Raises SourceError where it says that it can't go on, or nothing."""
+class Unfit(SourceError):
+    """One of our programs there can't go on; `facts` are its words."""
+
+    def __init__(self, words: str, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+        super().__init__(words)
+
+
+def answer(program: Program, token: str, config: SourceConfig, where: str) -> Mapping[str, Any]:
+    """What the next of our programs there says. Raises Unfit, Unavailable where it says nothing, SourceError."""
     mark = token.encode() + b" "
     while text := program.stdout.readline(LINE_LIMIT):
         # What a login shell's profile prints need not end with its line.
-        _, found, answer = text.partition(mark)
+        _, found, words = text.partition(mark)
         if found:
             try:
-                facts = json.loads(answer)
+                facts = json.loads(words)
                 if "problem" in facts:
-                    raise SourceError(f"{where}: {_words(facts, config)}{_said(program)}")
+                    raise Unfit(f"{where}: {_words(facts, config)}{_said(program)}", facts)
                 return {**facts}
-            except (ValueError, TypeError) as e:
+            except (ValueError, TypeError, LookupError) as e:
                 raise SourceError(f"{where}: what our program there says can't be understood: {e}") from e
     raise Unavailable(f"{where}: our program there ended before it said anything{_said(program)}")
 
