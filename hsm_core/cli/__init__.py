@@ -17,6 +17,7 @@ from hsm_core.cli.journal import journal
 from hsm_core.cli.monitor import monitor
 from hsm_core.cli.results import results
 from hsm_core.cli.run import run
+from hsm_core.cli.sources import sources
 from hsm_core.cli.sweeps import sweeps
 
 
@@ -26,7 +27,7 @@ def hsm() -> None:
     """Run one Hydra sweep over every computer you have."""
 
 
-for _command in (run, complete, attach, monitor, sweeps, results, cancel, audit, journal):
+for _command in (run, complete, attach, monitor, sweeps, results, cancel, sources, audit, journal):
     hsm.add_command(_command)
 
 

@@ -30,6 +30,13 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Names:
+    """What `--quiet` prints where it is not the names of a table. Nobody else does."""
+
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of values under columns; the first column names the row."""
 
@@ -42,19 +49,27 @@ class Output(ABC):
     """Where a command's result goes. Errors and questions never come here."""
 
     @abstractmethod
-    def show(self, data: Any, *parts: Table | str) -> None:
+    def show(self, data: Any, *parts: Table | str | Names) -> None:
         """Print one result: `data` (JSON) is all of it for programs, `parts` are the same for people."""
+
+    def tell(self, line: str) -> None:  # noqa: B027 - programs wait for the result
+        """Tell people, while they wait, of what is part of the result that is yet to come."""
 
 
 class TextOutput(Output):
     """Tables and lines. Piped into something they are as wide as they need to be, and so are very long tables."""
 
-    def show(self, data: Any, *parts: Table | str) -> None:
+    def tell(self, line: str) -> None:
+        self.show(None, line)
+
+    def show(self, data: Any, *parts: Table | str | Names) -> None:
         from rich.console import Console
         from rich.text import Text
 
         console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
         for part in parts:
+            if isinstance(part, Names):
+                continue
             if isinstance(part, str):
                 console.print(Text(printable_lines(part)), soft_wrap=True)
             elif len(part.rows) > _MOST_DRAWN:
@@ -67,14 +82,18 @@ class TextOutput(Output):
 class JsonOutput(Output):
     """One JSON document a line."""
 
-    def show(self, data: Any, *parts: Table | str) -> None:
+    def show(self, data: Any, *parts: Table | str | Names) -> None:
         click.echo(json.dumps(data))
 
 
 class QuietOutput(Output):
-    """The names only: the first column of the first table, a line each."""
+    """The names only, a line each: those that are given, or else the first column of the first table."""
 
-    def show(self, data: Any, *parts: Table | str) -> None:
+    def show(self, data: Any, *parts: Table | str | Names) -> None:
+        for given in [part for part in parts if isinstance(part, Names)][:1]:
+            for one in given.names:
+                click.echo(printable(one))
+            return
         for table in [part for part in parts if isinstance(part, Table)][:1]:
             name = table.columns[0]
             for row in table.rows:
