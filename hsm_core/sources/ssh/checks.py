@@ -99,7 +99,7 @@ def _look_around(walk: Walk, connection: Connection, config: SourceConfig, where
     token = visit.new_token()
     program = visit.start(connection, config, token, "checker")
     try:
-        with visit.in_time(program):
+        with visit.in_time(program, visit.PATIENCE):
             base, project = _board(walk, program, token, config, where)
             findings: Mapping[str, Callable[[Mapping[str, Any]], examine.Finding]] = {
                 "folder": lambda facts: examine.folder_found(facts, base),

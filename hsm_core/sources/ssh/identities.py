@@ -56,7 +56,7 @@ class Identities:
     ) -> Iterator[paramiko.PKey]:
         held = {key.asbytes(): key for key in agent.get_keys()}
         encrypted = []
-        for path in self._files(settings):
+        for path in self.files(settings):
             by_agent = held.pop(public_part(path), None)
             if by_agent is not None:
                 tried.append(f"{shown_path(path)} (from the agent)")
@@ -85,7 +85,8 @@ class Identities:
                 tried.append(shown_path(path))
                 yield opened
 
-    def _files(self, settings: Mapping[str, Any]) -> list[Path]:
+    def files(self, settings: Mapping[str, Any]) -> list[Path]:
+        """The files in which keys are looked for, in this order; `settings` as for `offered`."""
         configured = [Path(os.path.expanduser(name)) for name in settings.get("identityfile", ())]
         configured = [path for path in configured if path.name.lower() != "none"]
         own = [self._ssh_key] if self._ssh_key is not None else []

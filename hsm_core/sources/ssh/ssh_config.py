@@ -12,7 +12,7 @@ import re
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 
@@ -29,7 +29,7 @@ _ACTIVE = "hsmisactive"
 """an option no ssh has, to ask whether a block counts for a host"""
 
 
-def load(host: str, user: str | None, port: int | None) -> paramiko.SSHConfig:
+def load(host: str, user: str | None, port: int | None, files: Sequence[str] = FILES) -> paramiko.SSHConfig:
     """The configuration for one host; `user` and `port` win over what stands in the files, as on ssh's command line.
 
     Runs the programs of `Match exec`. Raises SourceError, naming the file, where it can't be read or understood.
@@ -38,7 +38,7 @@ def load(host: str, user: str | None, port: int | None) -> paramiko.SSHConfig:
     text += [f"User {user}"] if user is not None else []
     text += [f"Port {port}"] if port is not None else []
     config = paramiko.SSHConfig.from_text("\n".join(text))
-    for name in FILES:
+    for name in files:
         file = Path(os.path.expanduser(name))
         text.append("Host *")
         before = len(text)

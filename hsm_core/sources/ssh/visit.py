@@ -55,7 +55,7 @@ def visit(connection: Connection, config: SourceConfig, where: str, prepare: Pre
     token = new_token()
     program = start(connection, config, token, "visitor")
     try:
-        with in_time(program):
+        with in_time(program, PATIENCE):
             visit = prepare(boarded(program, token, config, where))
             head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
             program.stdin.write(head + visit.delivery)
@@ -75,9 +75,9 @@ def new_token() -> str:
 
 
 @contextlib.contextmanager
-def in_time(program: Program) -> Iterator[None]:
-    """What is waited for inside this comes to an end: the program is closed when its `PATIENCE` is over."""
-    late = threading.Timer(PATIENCE, program.close)
+def in_time(program: Program, seconds: float) -> Iterator[None]:
+    """What is waited for inside this comes to an end: the program is closed when its time is over."""
+    late = threading.Timer(seconds, program.close)
     late.daemon = True
     late.start()
     try:
