@@ -20,6 +20,7 @@ from hsm_core.owner import OwnerInfo, current
 from hsm_core.records import outcome_of, read_record
 from hsm_core.remote import marks
 from hsm_core.remote.names import task_name
+from hsm_core.resume import is_away
 from hsm_core.state import SweepState, TaskRecord, apply, is_current
 from hsm_core.summary import LAUNCHER_GONE, condition
 from hsm_core.task import Outcome, attempt_id
@@ -172,7 +173,10 @@ def _of_a_task(task: TaskRecord, account: Account, evidence: Evidence) -> Iterab
         return
     if outcome.record is not None:
         yield from _of_its_record(name, outcome, evidence.records.get(Path(outcome.record).stem, ...))
-    if outcome.completed and (outcome.output_dir is None or outcome.output_dir not in evidence.folders):
+    if is_away(account.state, task):
+        words = f"what it left is on {task.attempt.source} and not home yet"
+        yield Finding("not home", name, words, f"hsm complete {account.state.id} brings it.")
+    elif outcome.completed and (outcome.output_dir is None or outcome.output_dir not in evidence.folders):
         words = f"it completed, but its output directory is gone: {outcome.output_dir}"
         yield Finding("no output", name, words, "Restore it from a backup, or run the point again in another sweep.")
 

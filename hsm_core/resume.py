@@ -12,7 +12,7 @@ from typing import Any
 from hsm_core.exceptions import SweepError
 from hsm_core.override_text import literal, quote
 from hsm_core.remote.app import Payload
-from hsm_core.state import CommandLine, SweepState
+from hsm_core.state import CommandLine, SweepState, TaskRecord
 from hsm_core.task import Task, TaskState
 from hsm_core.text import plural, printable
 
@@ -43,11 +43,18 @@ def left_to_run(state: SweepState, retry_failed: bool, only: Set[int] | None) ->
     return any(known[index].state not in done if index in known else index < state.total for index in only)
 
 
+def is_away(state: SweepState, task: TaskRecord) -> bool:
+    """Whether a task has ended on a source that shares no files with us, and left there what is not home."""
+    last = task.attempt
+    if last is None or not task.state.terminal or last.output_dir is None or last.collected:
+        return False
+    source = state.sources.get(last.source)
+    return source is not None and source.facts.get("shares_files") is False
+
+
 def uncollected(state: SweepState) -> int:
-    """How many tasks have ended on sources that share no files with us, and left there what is not home."""
-    away = {name for name, source in state.sources.items() if source.facts.get("shares_files") is False}
-    ended = (t.attempt for t in state.tasks.values() if t.state.terminal and t.attempt is not None)
-    return sum(a.source in away and a.output_dir is not None and not a.collected for a in ended)
+    """How many tasks that is so of."""
+    return sum(is_away(state, task) for task in state.tasks.values())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ def test_results_that_are_not_home(far: FarSweep, tmp_path: Path, monkeypatch: p
     assert "results can't be brought home now: the cable is cut" in far.said()
     assert "the output of 3 tasks is not home yet; hsm complete" in far.said()
     assert not far.output(0, "result.txt").exists()
+    assert [(finding.kind, finding.where) for finding in far.findings()] == [
+        ("not home", f"task_00{number}") for number in (1, 2, 3)
+    ]
     assert far.complete().wait(60) == 0, far.said()
     assert len(far.heard(ResultsCollected)) == 1
     far.assert_done_once(3)
