@@ -183,7 +183,7 @@ class RemoteLine(Line):
                 program.close()
                 raise SourceError(f"its agent works for a later launcher of this sweep, number {hello['epoch']}")
             agent, heard, offset = str(hello["agent"]), int(hello["heard"]), int(hello["offset"])
-        except (ValueError, TypeError, LookupError) as e:
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as e:
             program.close()
             raise Unavailable(f"its agent did not answer ({text[:200]!r}; {program.errors()[-500:]})") from e
         with self._changed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shlex
 import threading
@@ -88,11 +89,7 @@ def in_time(program: Program, seconds: float) -> Iterator[None]:
 
 def boarded(program: Program, token: str, config: SourceConfig, where: str) -> Mapping[str, Any]:
     """Hear what the boot program found there, and give it our code if it has none. Raises Unfit and Unavailable."""
-    found = answer(program, token, config, where)
-    if type(found.get("agent")) is not bool or not all(
-        type(found.get(key)) is str for key in ("base", "home", "python", "executable")
-    ):
-        raise SourceError(f"{where}: what our program there says can't be understood: {str(found)[:200]}")
+    found = _sound(answer(program, token, config, where), where)
     if not found["agent"]:
         program.stdin.write(deploy.archive()[0])
     return found
@@ -167,9 +164,20 @@ def answer(program: Program, token: str, config: SourceConfig, where: str) -> Ma
                 if "problem" in facts:
                     raise Unfit(f"{where}: {_words(facts, config)}{_said(program)}", facts)
                 return {**facts}
-            except (ValueError, TypeError, LookupError) as e:
+            except (ValueError, TypeError, LookupError, RecursionError) as e:
                 raise SourceError(f"{where}: what our program there says can't be understood: {e}") from e
     raise Unavailable(f"{where}: our program there ended before it said anything{_said(program)}")
+
+
+def _sound(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """What the boot program found, if that can be so. Raises SourceError."""
+    folders = [found.get("base"), found.get("home")]
+    if not all(isinstance(folder, str) and os.path.isabs(folder) and "\0" not in folder for folder in folders):
+        raise SourceError(f"{where}: our program there can't be believed: our folder and the home are {folders!r:.200}")
+    names = [found.get("python"), found.get("executable")]
+    if not all(isinstance(name, str) for name in names):
+        raise SourceError(f"{where}: our program there can't be believed: its interpreter is {names!r:.200}")
+    return {**found, "agent": found.get("agent") is True}
 
 
 def _said(program: Program) -> str:
