@@ -180,8 +180,12 @@ def test_no_python(ssh_host: SshHost, fields: dict[str, object], words: str) -> 
     assert failure(ssh_host.config(**fields), "python", LOGIN).startswith(words)
 
 
-def test_a_python_that_lies(ssh_host: SshHost) -> None:
-    liar = put_program(ssh_host, "liar", """echo "$3 {\\"agent\\": 1, \\"base\\": []}\"""")
+@pytest.mark.parametrize(
+    "says",
+    ["""echo "$3 {\\"agent\\": 1, \\"base\\": []}\"""", """echo "$3 $(yes [ | head -n 100000 | tr -d '\\n')\""""],
+)
+def test_a_python_that_lies(ssh_host: SshHost, says: str) -> None:
+    liar = put_program(ssh_host, "liar", says)
     assert "can't be understood" in failure(ssh_host.config(python=str(liar)), "python", LOGIN)
 
 
@@ -239,7 +243,7 @@ def test_a_program_that_hangs_is_given_up(ssh_host: SshHost, monkeypatch: pytest
     hanging = put_program(ssh_host, "hanging", "exec sleep 600")
     monkeypatch.setattr("hsm_core.sources.ssh.visit.PATIENCE", 1.0)
     words = failure(ssh_host.config(python=str(hanging)), "python", LOGIN)
-    assert words == "our program there ended before it said anything"
+    assert words == "our program there did not answer in time"
 
 
 def test_gpus(ssh_host: SshHost, far_python: Path) -> None:

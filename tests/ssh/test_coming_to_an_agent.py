@@ -12,7 +12,7 @@ from hsm_core.exceptions import Unavailable
 from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
 from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.visit import Visit, visit
+from hsm_core.sources.ssh.visit import Visit, boarded, new_token, start, visit
 from hsm_core.testing import wait_until
 from tests.testbed.sshd import SshHost
 
@@ -37,6 +37,16 @@ def test_lost_before_the_agent_is_told_anything(connection: Connection, ssh_host
 
     with pytest.raises(Unavailable, match="far: the program has ended, or the connection was lost"):
         visit(connection, ssh_host.config(python=str(far_python)), "far", prepare)
+
+
+def test_lost_before_our_code_is_there(connection: Connection, ssh_host: SshHost, far_python: Path) -> None:
+    config = ssh_host.config(python=str(far_python))
+    token = new_token()
+    program = start(connection, config, token, "visitor")
+    wait_until(program.channel.recv_ready, "what the boot program says")
+    lose(connection, ssh_host)
+    with pytest.raises(Unavailable, match="far: the program has ended, or the connection was lost"):
+        boarded(program, token, config, "far")
 
 
 def test_lost_before_the_agent_is_greeted(connection: Connection, ssh_host: SshHost) -> None:

@@ -91,7 +91,10 @@ def boarded(program: Program, token: str, config: SourceConfig, where: str) -> M
     """Hear what the boot program found there, and give it our code if it has none. Raises Unfit and Unavailable."""
     found = _sound(answer(program, token, config, where), where)
     if not found["agent"]:
-        program.stdin.write(deploy.archive()[0])
+        try:
+            program.stdin.write(deploy.archive()[0])
+        except BrokenPipeError as e:
+            raise Unavailable(f"{where}: {e}") from e
     return found
 
 
@@ -166,7 +169,8 @@ def answer(program: Program, token: str, config: SourceConfig, where: str) -> Ma
                 return {**facts}
             except (ValueError, TypeError, LookupError, RecursionError) as e:
                 raise SourceError(f"{where}: what our program there says can't be understood: {e}") from e
-    raise Unavailable(f"{where}: our program there ended before it said anything{_said(program)}")
+    silent = "did not answer in time" if program.stdout.closed else "ended before it said anything"
+    raise Unavailable(f"{where}: our program there {silent}{_said(program)}")
 
 
 def _sound(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
