@@ -356,7 +356,7 @@ class SourceSuite(HostileTasks):
 
     def test_health(self, bench: Bench) -> None:
         health = bench.source.health()
-        assert health is None or (health.latency >= 0 and health.load >= 0 and health.uptime > 0)
+        assert health is None or (health.latency >= 0 and health.uptime > 0)
 
     def test_attach_settles_what_an_earlier_launcher_left(self, bench: Bench) -> None:
         done, never = bench.attempt(0, "do=return", "value=7"), bench.attempt(1, "do=return", "value=8")

@@ -47,6 +47,10 @@ class Commands:
             return
         self._running.append(_Command(child, out, err, time.monotonic() + timeout, tell))
 
+    def stuck(self, program: str) -> bool:
+        """Whether this program was killed and has not ended yet."""
+        return any(isinstance(child.args, list) and child.args[0] == program for child in self._killed)
+
     def deadlines(self) -> Iterator[float]:
         """When each of them has had its time, on the monotonic clock."""
         return (command.deadline for command in self._running)

@@ -25,8 +25,10 @@ def tell(folder: str, commands: Commands, answer: Callable[..., None], *, gpus: 
     began = time.monotonic()
     found = facts(folder)
     program = shutil.which("nvidia-smi") if gpus else None
-    if program is None:
-        answer(took=time.monotonic() - began, gpus=[], gpu_problem=None, **found)
+    hangs = program is not None and commands.stuck(program)
+    if program is None or hangs:
+        problem = "nvidia-smi hangs since it was last asked, and can't be killed" if hangs else None
+        answer(took=time.monotonic() - began, gpus=[], gpu_problem=problem, **found)
         return
 
     def add(**ended: Any) -> None:
@@ -43,13 +45,20 @@ def facts(folder: str) -> dict[str, Any]:
     total, available = _memory()
     free, share = room(folder)
     return {
-        "load": os.getloadavg()[0] / (os.cpu_count() or 1),
+        "load": _load(),
         "memory_total": total,
         "memory_available": available,
         "disk_free": free,
         "disk_free_percent": share,
         "uptime": time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
     }
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:  # not told everywhere
+        return None
 
 
 def _memory() -> tuple[float | None, float | None]:

@@ -69,7 +69,7 @@ class GpuHealth:
 class Health:
     """How a source's host is; None where the host does not tell."""
 
-    load: float
+    load: float | None
     """running processes per core, on average over the last minute"""
     memory_total: float | None
     """MiB"""

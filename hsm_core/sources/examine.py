@@ -119,11 +119,11 @@ def _said(talk: Talk) -> str:
 
 
 def _health_words(health: Health) -> str:
-    words = f"load {health.load:.2f} a core"
-    if health.memory_total is None or health.memory_available is None:
-        return words
-    free, total = (size(int(mebibytes) << 20) for mebibytes in (health.memory_available, health.memory_total))
-    return f"{words}, {free} of {total} memory free"
+    words = [] if health.load is None else [f"load {health.load:.2f} a core"]
+    if health.memory_total is not None and health.memory_available is not None:
+        free, total = (size(int(mebibytes) << 20) for mebibytes in (health.memory_available, health.memory_total))
+        words.append(f"{free} of {total} memory free")
+    return ", ".join(words) or "it answers"
 
 
 # --- what is found

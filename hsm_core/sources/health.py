@@ -25,7 +25,7 @@ def health_of(event: Mapping[str, Any], seconds: float) -> Health:
         raise TypeError("gpus is no list of them")
     problem = event["gpu_problem"]
     return Health(
-        load=_number(event, "load"),
+        load=_maybe(event, "load"),
         memory_total=_maybe(event, "memory_total"),
         memory_available=_maybe(event, "memory_available"),
         disk_free=_maybe(event, "disk_free"),

@@ -15,6 +15,9 @@ from hsm_core.selection import Selected
 
 T = TypeVar("T")
 
+WORDS = 5000
+"""characters of what is told of a step; a host may say what it likes"""
+
 
 class Status(Enum):
     GOOD = "good"
@@ -67,7 +70,7 @@ class Walk:
 
     def _say(self, name: str, status: Status, told: str) -> None:
         now = time.monotonic()
-        self._tell(Step(name, status, told, now - self._since))
+        self._tell(Step(name, status, told[:WORDS], now - self._since))
         self._since = now
 
 

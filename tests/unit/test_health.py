@@ -107,6 +107,28 @@ def test_a_program_that_has_had_its_time_is_told_at_once_and_reaped_later() -> N
     commands.expire()
     assert told == [{"error": "it took longer than its time limit"}]
     assert list(commands.deadlines()) == [], "who waits for deadlines would turn round and round"
+    assert commands.stuck("sleep")
+    assert not commands.stuck("nvidia-smi")
     assert child.wait(30) in (-signal.SIGKILL, None)
     commands.reap()
+    assert not commands.stuck("sleep")
     assert len(told) == 1
+
+
+def test_nvidia_smi_that_hangs_is_not_started_again(fake_gpus: FakeGpus) -> None:
+    slow_nvidia_smi(fake_gpus)
+    told: list[dict[str, Any]] = []
+    commands = Commands()
+    health.tell("/", commands, lambda **how: told.append(how), gpus=True)
+    (child,) = psutil.Process().children()
+    child.suspend()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: float("inf"))
+        commands.expire()
+    health.tell("/", commands, lambda **how: told.append(how), gpus=True)
+    assert [one["gpu_problem"] for one in told] == [
+        "nvidia-smi: it took longer than its time limit",
+        "nvidia-smi hangs since it was last asked, and can't be killed",
+    ]
+    child.wait(30)
+    commands.reap()
