@@ -109,8 +109,9 @@ class AgentSource(Source):
         self._ready = Future()
         self._line = self._open()
         self._send(self._beginning())
-        self._reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
-        self._reader.start()
+        reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
+        reader.start()
+        self._reader = reader  # only now: `stop` may come at any time, and joins it
         if self._stopping:
             self._send({"do": "stop", "grace": 0.0})
             self._hang_up(2.0)

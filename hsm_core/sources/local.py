@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -162,6 +163,7 @@ class _Child(PipeLine):
         super().__init__(child.stdin, child.stdout)
         self._child = child
         self._early = early
+        self._reading = threading.Lock()
         self.early_words = b""
         """what an agent that has ended said on its standard error before it knew where its log is"""
 
@@ -175,7 +177,8 @@ class _Child(PipeLine):
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        if not self._early.closed:
-            self._early.seek(0)
-            self.early_words = self._early.read()
-            self._early.close()
+        with self._reading:  # `stop` may come while the reader hangs up
+            if not self._early.closed:
+                self._early.seek(0)
+                self.early_words = self._early.read()
+                self._early.close()

@@ -32,7 +32,13 @@ class Liar:
 
     def greet(self):
         home = os.path.expanduser("~")
-        facts = {"python": "3.11.2", "base": home + "/.hsm", "home": home, "agent": True}
+        facts = {
+            "python": "3.11.2",
+            "executable": "/usr/bin/python3",
+            "base": home + "/.hsm",
+            "home": home,
+            "agent": True,
+        }
         if self.lie == "boot_numbers":
             facts.update(base=5, home=[])
         if self.lie == "boot_nothing":

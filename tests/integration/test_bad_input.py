@@ -101,7 +101,6 @@ def test_wrong_configuration_in_the_file(app: App) -> None:
         ("hydra.launcher.sources=clowd", ["clowd", "local"]),
         ("hydra.launcher.strategy=round_robbin", ["round_robbin", "round_robin"]),
         ("hydra.launcher.strategy=mine.py:Mine", ["mine.py"]),
-        ("+hydra.launcher.compute_sources={far:{type:ssh,host:far}}", ["far", "ssh", "not in this version"]),
         ("+hydra.launcher.compute_sources={big:{type:hpc}}", ["big", "hpc", "not in this version"]),
     ],
 )

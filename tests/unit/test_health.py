@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -99,11 +100,21 @@ def test_tasks_go_on_while_nvidia_smi_takes_long(
     assert bench.run(0, "do=return").outcome.completed
 
 
+@contextlib.contextmanager
+def started() -> Iterator[list[psutil.Process]]:
+    """The children that we get inside this; other tests may have left us others."""
+    found: list[psutil.Process] = []
+    before = set(psutil.Process().children())
+    yield found
+    found += set(psutil.Process().children()) - before
+
+
 def test_a_program_that_has_had_its_time_is_told_at_once_and_reaped_later() -> None:
     told: list[dict[str, Any]] = []
     commands = Commands()
-    commands.start(["sleep", "600"], 0.0, lambda **how: told.append(how))
-    (child,) = psutil.Process().children()
+    with started() as found:
+        commands.start(["sleep", "600"], 0.0, lambda **how: told.append(how))
+    (child,) = found
     commands.expire()
     assert told == [{"error": "it took longer than its time limit"}]
     assert list(commands.deadlines()) == [], "who waits for deadlines would turn round and round"
@@ -119,8 +130,9 @@ def test_nvidia_smi_that_hangs_is_not_started_again(fake_gpus: FakeGpus) -> None
     slow_nvidia_smi(fake_gpus)
     told: list[dict[str, Any]] = []
     commands = Commands()
-    health.tell("/", commands, lambda **how: told.append(how), gpus=True)
-    (child,) = psutil.Process().children()
+    with started() as found:
+        health.tell("/", commands, lambda **how: told.append(how), gpus=True)
+    (child,) = found
     child.suspend()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: float("inf"))
