@@ -143,6 +143,7 @@ FOLDERS = {
     "others": "{place}/{other}",
     "newline": "{place}/a\n/../../../x",
     "nul": "{place}/a\0b",
+    "long": "{place}/" + "a" * 5000,
 }
 """output directories that are none of the task"""
 RECORDS = {

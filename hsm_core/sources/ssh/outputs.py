@@ -16,6 +16,9 @@ from hsm_core.sources.ssh.connection import Connection
 CLEANING = 300.0
 """seconds that removing what was collected may take"""
 
+LONGEST_NAME = 255
+"""bytes that file systems take, see NAME_MAX in limits.h(0p)"""
+
 
 class Outputs:
     """The output directories of attempts that are not collected yet, by the attempts' ids.
@@ -40,7 +43,10 @@ class Outputs:
         if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
             return None
         inside = os.path.relpath(path, self._there)
-        return None if inside.split(os.sep)[0] in ("..", ".", ".hsm") else str(self._directory / inside)
+        names = inside.split(os.sep)
+        if names[0] in ("..", ".", ".hsm") or any(len(os.fsencode(name)) > LONGEST_NAME for name in names):
+            return None
+        return str(self._directory / inside)
 
     def began(self, attempt_id: str, folder: str | None) -> None:
         """An attempt has its output in `folder`, as it is called here.
