@@ -92,7 +92,7 @@ def test_what_is_said_of_attempts(make_liars: MakeLiars, ssh_home: SshHome) -> N
     others = sorted(path.name for path in Path("/etc").iterdir())
     beside = files(far.folder)
     # Many: those that answer first must not take all of them.
-    far.launch(f"+x=range({20 * len(far.hosts)})", "+gated=0", "hydra.launcher.retry.lost=1000")
+    far.launch(f"+x=range({6 * len(far.hosts)})", "+gated=0", "hydra.launcher.retry.lost=1000")
     wait_until(lambda: all(of(far, lie) for lie in far.hosts), f"the lies of all\n{far.said()}")
     finish(far, ssh_home)
     assert all(of(far, lie) == {"lost"} for lie in ("others_record", "record_numbers", "record_huge"))
