@@ -103,6 +103,12 @@ class FarSweep(Sweep):
         wait_until(left, f"{name} of task {index} on {source}; the launcher said:\n{self.said()}")
         return self.there(index, name, source)
 
+    def pid_there(self, index: int) -> int:
+        """The process that runs a task on the host, once it has said so."""
+        path = self.wait_there(index)
+        wait_until(lambda: path.read_text().endswith("\n"), f"the pid of task {index}")
+        return int(path.read_text())
+
     def open_gate(self) -> None:
         """Here and on all hosts."""
         for home in (Path(os.environ["HOME"]), *(host.home for host in self.hosts.values())):

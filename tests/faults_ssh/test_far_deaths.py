@@ -15,7 +15,7 @@ POINTS = "+x=range(6)"
 def at_the_gate(far: FarSweep) -> list[int]:
     """Start a launcher; returns the processes of tasks 2 and 3, which wait."""
     far.launch(POINTS, "+gated=2")
-    return [int(far.wait_there(index).read_text()) for index in (2, 3)]
+    return [far.pid_there(index) for index in (2, 3)]
 
 
 def check_second_attempts(far: FarSweep) -> None:

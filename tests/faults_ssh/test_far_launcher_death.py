@@ -20,7 +20,7 @@ POINTS = "+x=range(6)"
 def run_to_the_gate(far: FarSweep, *overrides: str) -> list[int]:
     """Tasks 0 and 1 are done and home, tasks 2 and 3 run; returns the processes of these."""
     far.launch(POINTS, "+gated=2", *overrides)
-    pids = [int(far.wait_there(index).read_text()) for index in (2, 3)]
+    pids = [far.pid_there(index) for index in (2, 3)]
     wait_until(lambda: sum(len(e.attempts) for e in far.heard(ResultsCollected)) == 2, "the first results to come home")
     return pids
 

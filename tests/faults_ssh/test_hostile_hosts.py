@@ -11,14 +11,17 @@ from hsm_core.events import AttemptFinished, Note, SourceDisabled
 from hsm_core.testing import wait_until
 from tests.faults_ssh import liar
 from tests.faults_ssh.conftest import FarSweep, MakeFar
-from tests.testbed.sshd import SshHome, SshHost
+from tests.testbed.fixtures import MakeHost
+from tests.testbed.sshd import SshHome
 
 MakeLiars = Callable[..., FarSweep]
 
 
 @pytest.fixture
-def make_liars(make_far: MakeFar, ssh_host: SshHost, far_python: Path) -> MakeLiars:
+def make_liars(make_far: MakeFar, make_host: MakeHost, ssh_home: SshHome, far_python: Path) -> MakeLiars:
     """Makes a sweep with a source for each of these lies, of one slot each, and an honest one here."""
+    ssh_host = make_host({"MaxStartups": "100"})  # they all log in at once
+    ssh_home.trust(ssh_host)
     folder = ssh_host.folder / "liars"
     folder.mkdir()
     program = folder / "liar.py"
