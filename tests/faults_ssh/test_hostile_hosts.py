@@ -64,6 +64,8 @@ def test_the_greeting(group: str, make_liars: MakeLiars, ssh_home: SshHome) -> N
     wait_until(lambda: disabled(far).keys() == {*lies}, f"the end of all\n{far.said()}")
     finish(far, ssh_home)
     assert all(len(reason) < 1000 for reason in disabled(far).values())
+    # None came to grief earlier than it was to.
+    assert all(("our program there" in reason) == (group == "boot") for reason in disabled(far).values())
     assert "Traceback" not in far.said()
     far.assert_done_once(4)
 
