@@ -12,6 +12,7 @@ import pytest
 from hsm_core.exceptions import NoRsync, SnapshotError, SourceError
 from hsm_core.sources.ssh import project as projects
 from hsm_core.sources.ssh.project import digest, files, send_project
+from hsm_core.sources.ssh.rsync import Moved
 from tests.ssh.local_shell import LocalShell, host
 
 __all__ = ["host"]
@@ -213,6 +214,17 @@ def test_two_launchers_that_send_the_same_at_once(host: LocalShell, project: Pat
     place = send_project(host, "base's", project, found, version, push=overtaken)  # type: ignore[arg-type]
     assert (host.home / place / "train.py").read_text() == "x"
     assert [path.name for path in (host.home / place).parent.iterdir()] == [version]
+
+
+def test_another_launcher_finishes_the_same_while_ours_begins(host: LocalShell, project: Path) -> None:
+    found = files(project).files
+
+    def overtaken(connection: LocalShell, *args: object, **options: object) -> Moved:
+        send(host, project)
+        return Moved(False, ["--link-dest arg does not exist: x.part/../y"])
+
+    place = send_project(host, "base's", project, found, digest(found), push=overtaken)
+    assert (host.home / place / "train.py").read_text() == "x"
 
 
 def test_another_launcher_finishes_the_same_at_the_last_moment(host: LocalShell, project: Path, tmp_path: Path) -> None:
