@@ -49,15 +49,13 @@ class Liar:
             facts["problem"] = "setup 7"
         if self.lie == "boot_list":
             put(self.token + b" [1]")
-        if self.lie == "boot_endless":
-            put(ENDLESS)
         self.tell(**facts)
         wanted = json.loads(self.take())
         sys.stdin.buffer.read(wanted["size"])
         self.place = wanted["sweep"]
         self.results = self.place + "/.hsm/results/"
         os.makedirs(self.results, exist_ok=True)
-        self.tell(hydra={"a": []} if self.lie == "visitor_numbers" else "1.3.2")
+        self.tell(hydra="1.3.2")
         self.take()
         if self.lie == "hello_deep":
             put(DEEP)
@@ -102,7 +100,7 @@ class Liar:
         folder = self.place + "/" + str(attempt["task"])
         if self.lie in FOLDERS:
             folder = FOLDERS[self.lie].format(place=self.place, other=attempt["task"] + 1)
-        elif self.lie != "no_folder":
+        else:
             os.makedirs(folder, exist_ok=True)
             with open(folder + "/result.txt", "w") as file:
                 file.write("a lie")
@@ -112,9 +110,6 @@ class Liar:
         record.update(RECORDS.get(self.lie, {}))
         with open(self.results + mine + ".pkl", "wb") as file:
             file.write(b"cos\nsystem\n(S'touch MARKER'\ntR.")
-        if self.lie in MANIFESTS:
-            with open(self.results + mine + ".manifest", "wb") as file:
-                file.write(MANIFESTS[self.lie])
         say("finished", id=mine, record=record)
 
 
@@ -154,12 +149,6 @@ RECORDS = {
     "record_message": {"message": "\x1b]0;EVIL\x07" * 10_000, "warning": "\x1b]0;EVIL\x07"},
 }
 """what is wrong with a record"""
-MANIFESTS = {
-    "manifest_above": b'{"manifest": 1}\n{"name": "../../../../x", "size": 1}\n{"entries": 1, "whole": true}\n',
-    "manifest_junk": b"\xff\xfe\x00" * 1000,
-    "manifest_deep": DEEP,
-}
-"""manifests of files that nobody has"""
 
 
 if __name__ == "__main__":

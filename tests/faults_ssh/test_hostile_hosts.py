@@ -47,7 +47,7 @@ def finish(far: FarSweep, ssh_home: SshHome) -> None:
 
 LIES = {
     "boot": ["boot_numbers", "boot_nothing", "boot_deep", "boot_list", "boot_setup"],
-    "hello": ["hello_deep", "hello_list", "hello_utf8", "hello_infinite", "ready_unusable"],
+    "hello": ["hello_deep", "hello_list", "hello_utf8", "hello_infinite", "ready_strange", "ready_unusable"],
 }
 
 
