@@ -110,8 +110,9 @@ class AgentSource(Source):
         self._line = self._open()
         self._send(self._beginning())
         reader = threading.Thread(target=self._read, args=(self._line,), name=f"hsm-{self.name}", daemon=True)
-        reader.start()
-        self._reader = reader  # only now: `stop` may come at any time, and joins it
+        with self._lock:  # `stop` may come at any time, and joins it, which must have been started by then
+            self._reader = reader
+            reader.start()
         if self._stopping:
             self._send({"do": "stop", "grace": 0.0})
             self._hang_up(2.0)
@@ -169,8 +170,10 @@ class AgentSource(Source):
         """Close the line; afterwards the agent has ended and nothing more is heard."""
         assert self._line is not None
         self._line.hang_up(timeout)
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join()
+        with self._lock:
+            reader = self._reader
+        if reader is not None and reader is not threading.current_thread():
+            reader.join()
 
     def _send(self, request: Mapping[str, Any]) -> None:
         assert self._line is not None

@@ -177,10 +177,14 @@ def _sound(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """What the boot program found, if that can be so. Raises SourceError."""
     folders = [found.get("base"), found.get("home")]
     if not all(isinstance(folder, str) and os.path.isabs(folder) and "\0" not in folder for folder in folders):
-        raise SourceError(f"{where}: our program there can't be believed: our folder and the home are {folders!r:.200}")
+        raise SourceError(
+            f"{where}: what our program there says can't be understood: our folder and the home are {folders!r:.200}"
+        )
     names = [found.get("python"), found.get("executable")]
     if not all(isinstance(name, str) for name in names):
-        raise SourceError(f"{where}: our program there can't be believed: its interpreter is {names!r:.200}")
+        raise SourceError(
+            f"{where}: what our program there says can't be understood: its interpreter is {names!r:.200}"
+        )
     return {**found, "agent": found.get("agent") is True}
 
 
