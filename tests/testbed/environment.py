@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
-PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "PyYAML", "packaging")
-"""hydra-core and what it needs"""
+
+def needed(name: str, found: set[str] | None = None) -> set[str]:
+    """A package and all that it needs, as far as that is installed here."""
+    found = set() if found is None else found
+    try:
+        requirements = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:  # for other systems or Pythons
+        return found
+    found.add(name)
+    for requirement in requirements:
+        wanted = re.match(r"[\w.-]+", requirement)
+        if wanted is not None and wanted[0] not in found and "extra ==" not in requirement:
+            needed(wanted[0], found)
+    return found
 
 
 def make_environment(folder: Path, *more: str) -> Path:
@@ -26,7 +39,7 @@ def make_environment(folder: Path, *more: str) -> Path:
         text=True,
     )
     here, there = Path(sysconfig.get_path("purelib")), Path(found.stdout.strip())
-    for name in (*PACKAGES, *more):
+    for name in (*sorted(needed("hydra-core")), *more):
         for file in importlib.metadata.files(name) or ():
             source = Path(str(file.locate())).resolve()
             if source.is_relative_to(here) and source.suffix != ".pyc":
