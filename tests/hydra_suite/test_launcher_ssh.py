@@ -25,7 +25,7 @@ def host(client_key: ClientKey) -> Iterator[SshHost]:
 @pytest.fixture(scope="module")
 def python(host: SshHost) -> Path:
     """An interpreter there, with what the suite's own task functions need."""
-    return make_environment(host.folder / "environment", "cloudpickle", "pytest", "pluggy", "iniconfig")
+    return make_environment(host.folder / "environment", "cloudpickle", "pytest")
 
 
 @pytest.fixture

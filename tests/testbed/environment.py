@@ -39,7 +39,7 @@ def make_environment(folder: Path, *more: str) -> Path:
         text=True,
     )
     here, there = Path(sysconfig.get_path("purelib")), Path(found.stdout.strip())
-    for name in (*sorted(needed("hydra-core")), *more):
+    for name in sorted(set().union(*map(needed, ("hydra-core", *more)))):
         for file in importlib.metadata.files(name) or ():
             source = Path(str(file.locate())).resolve()
             if source.is_relative_to(here) and source.suffix != ".pyc":
