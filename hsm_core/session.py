@@ -6,6 +6,7 @@ first call to the end of the multirun.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -229,7 +230,10 @@ class Session:
         while time.monotonic() < deadline and self._sync.busy():
             time.sleep(0.02)
         self._sync.close()
-        self._engine.drain()
+        # Whatever can't be written, the sources are parted from; that another launcher has the sweep is told by the
+        # next line that is to be written.
+        with contextlib.suppress(Superseded):
+            _attempted(self._engine.drain)
         (self._lanes.leave if leave else self._lanes.stop)(timeout)
 
     def _tell_collected(self) -> None:
