@@ -214,10 +214,9 @@ class ResultSync:
         with self._changed:
             lane.moving.difference_update(attempt.id for attempt in due)
             lane.transfers -= 1
-            for attempt in due if problem is None else ():
-                if attempt.id in done:
-                    lane.latest.pop(attempt.task.index, None)
             brought = [] if problem else [lane.ended.pop(a.id) for a in due if a.id in done and a.id in lane.ended]
+            for attempt in brought:  # of no other: its task may have another attempt by now
+                lane.latest.pop(attempt.task.index, None)
             lane.collected += len(brought)
             first = problem is not None and lane.failing_since is None
             lane.rest_until = time.monotonic() + RESTS * (time.monotonic() - began)

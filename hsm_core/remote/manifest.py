@@ -37,26 +37,17 @@ def write(folder: str, path: str) -> None:
     left out. What is more than `LIMIT` bytes is cut off, which the last line says. Raises OSError where it can't be
     written.
     """
-    temporary = f"{path}.tmp"
-    try:
-        with open(record.create(temporary), "wb") as file:
-            written = file.write(_line({"manifest": FORMAT}))
-            count, whole = 0, True
-            for entry in _entries(folder):
-                line = _line(entry)
-                if written + len(line) > LIMIT - _LINE:
-                    whole = False
-                    break
-                written += file.write(line)
-                count += 1
-            file.write(_line({"entries": count, "whole": whole}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except OSError:
-        if os.path.isfile(temporary):
-            os.unlink(temporary)
-        raise
+    with record.whole(path) as file:
+        written = file.write(_line({"manifest": FORMAT}))
+        count, whole = 0, True
+        for entry in _entries(folder):
+            line = _line(entry)
+            if written + len(line) > LIMIT - _LINE:
+                whole = False
+                break
+            written += file.write(line)
+            count += 1
+        file.write(_line({"entries": count, "whole": whole}))
 
 
 def check(path: str | os.PathLike[str], folder: str | os.PathLike[str], munged: str = "") -> list[str]:

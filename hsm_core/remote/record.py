@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 FORMAT = 1
 LIMIT = 2 << 20
@@ -19,10 +19,20 @@ def put(path: str, record: Mapping[str, Any]) -> None:
 
     Raises OSError where that fails; no file is left then.
     """
+    with whole(path) as f:
+        f.write(json.dumps(record).encode())
+
+
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[BinaryIO]:
+    """A file of mode 0600 that is put in place when the block ends: complete and on disk, or not at all.
+
+    Raises OSError where that fails; no file is left then.
+    """
     temporary = f"{path}.tmp"
     try:
-        with open(create(temporary), "w", encoding="utf-8") as f:
-            json.dump(record, f)
+        with open(create(temporary), "wb") as f:
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.rename(temporary, path)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.sources.line import LINE_LIMIT, Line
+from hsm_core.sources.ssh.visit import in_time
 
 if TYPE_CHECKING:
     from hsm_core.sources.ssh.program import Program
@@ -166,17 +167,13 @@ class RemoteLine(Line):
     def _greet(self, program: Program) -> bool:
         """Say who we are; returns whether it is the agent that we know, or the first one. Raises SourceError."""
         listen = {"do": "listen", "epoch": self._epoch, "agent": self._agent, "from": self._offset}
-        late = threading.Timer(GREETING, program.close)
-        late.daemon = True
-        late.start()
         try:
-            program.stdin.write(json.dumps(listen).encode() + b"\n")
-            text = program.stdout.readline(LINE_LIMIT)
+            with in_time(program, GREETING):
+                program.stdin.write(json.dumps(listen).encode() + b"\n")
+                text = program.stdout.readline(LINE_LIMIT)
         except BrokenPipeError as e:
             program.close()
             raise Unavailable(str(e)) from e
-        finally:
-            late.cancel()
         try:
             hello = json.loads(text)
             if hello["ev"] == "superseded":
