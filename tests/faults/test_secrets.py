@@ -76,9 +76,10 @@ def quoted(name: str) -> str:
 
 def run(sweep: Sweep, *arguments: str) -> subprocess.Popen[bytes]:
     launcher = sweep._start([sys.executable, "-m", "hsm_core", *arguments])
-    wait_until(lambda: any((sweep.folder / "sweeps").rglob("journal.jsonl")) or launcher.poll() is not None, "a sweep")
+    outputs = sweep.folder / "sweeps" / "outputs"
+    wait_until(lambda: any(outputs.glob("*/.hsm/journal.jsonl")) or launcher.poll() is not None, "a sweep")
     assert launcher.poll() is None, sweep.said()
-    (sweep.directory,) = (sweep.folder / "sweeps" / "outputs").iterdir()
+    (sweep.directory,) = outputs.iterdir()
     return launcher
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import paramiko
 import pytest
 
 from hsm_core.exceptions import SourceError, Unavailable
@@ -252,6 +253,25 @@ def test_a_profile_that_lets_nothing_run(
     connection = Connection("server1", host.config())
     connection.open()
     with pytest.raises(Unavailable, match=f"(?s){words}"):
+        connection.run("echo here")
+    connection.close()
+
+
+def test_a_shell_that_is_dead_before_the_script_is_sent(
+    make_host: MakeHost, ssh_home: SshHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = paramiko.Channel.sendall
+
+    def send_late(channel: paramiko.Channel, data: bytes) -> None:
+        wait_until(lambda: channel.closed, "the end of the shell")
+        send(channel, data)
+
+    monkeypatch.setattr(paramiko.Channel, "sendall", send_late)
+    host = make_host(files={".bashrc": "kill -9 $$\n"})
+    ssh_home.trust(host)
+    connection = Connection("server1", host.config())
+    connection.open()
+    with pytest.raises(Unavailable, match="the login shell was killed, and said nothing"):
         connection.run("echo here")
     connection.close()
 

@@ -140,8 +140,8 @@ class Program:
         try:
             self.channel.settimeout(START)
             self.channel.exec_command(_COMMAND.format(count=len(whole)))
-            self.channel.sendall(whole)
             self._drain.start()
+            self._send(whole)
             self.stdout.skip_to(self._marker, deadline)
         except TimeoutError as e:
             raise self._not_begun(f"did not begin within {START:g} s", e) from e
@@ -152,6 +152,14 @@ class Program:
         except (paramiko.SSHException, OSError) as e:
             self.close()
             raise Unavailable(f"{self._where}: the connection was lost while a command was started: {e}") from e
+
+    def _send(self, script: bytes) -> None:
+        try:
+            self.channel.sendall(script)
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # the shell has ended already, or the connection: what is read next tells which
 
     def _how_it_ended(self) -> str:
         code = self.channel.recv_exit_status()
