@@ -3,20 +3,22 @@
     python benchmarks/ssh.py [--tasks 200] [--rounds 3]
 
 Needs root, for a user that owns the host's files, sshd and rsync. Ratios are medians over rounds of pairs
-that run right after one another: the machine's drift cancels out.
+that run right after one another: the machine's drift cancels out. Nothing is removed between rounds: for minutes after
+files were removed, ext4 may take ten times as long to make others.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,9 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from hsm_core.config import SourceConfig  # noqa: E402
-from hsm_core.sources.ssh import rsync  # noqa: E402
+from hsm_core.remote import manifest  # noqa: E402
+from hsm_core.sources.ssh import deploy, rsync  # noqa: E402
+from hsm_core.sources.ssh.collector import Collector  # noqa: E402
 from hsm_core.sources.ssh.connection import Connection  # noqa: E402
+from hsm_core.sources.ssh.parcels import Parcels  # noqa: E402
 from hsm_core.sources.ssh.source import SshSource  # noqa: E402
+from hsm_core.sources.ssh.transfers import Transfers  # noqa: E402
 from hsm_core.testing import Bench  # noqa: E402
 from tests.testbed.environment import make_environment  # noqa: E402
 from tests.testbed.sshd import ClientKey, SshHome, SshHost  # noqa: E402
@@ -70,7 +76,7 @@ def sweep(folder: Path, sources: str, tasks: int, out: str) -> Callable[[], None
     def run() -> None:
         command = [sys.executable, "app.py", "-m", "hydra/launcher=hsm", "hydra/sweeper=hsm"]
         command += [f"hydra.launcher.sources={sources}", f"hydra.sweep.dir={out}", f"+x=range({tasks})"]
-        command += ["hydra.launcher.on_existing=overwrite", "hydra.launcher.logging.level=WARNING"]
+        command += ["hydra.launcher.logging.level=WARNING"]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     return run
@@ -84,9 +90,9 @@ def sweeps(folder: Path, config: SourceConfig, tasks: int, rounds: int) -> None:
     (folder / "hsm_config.yaml").write_text("\n".join(lines) + "\n")
     seconds(sweep(folder, "far", 2, "warm"))
     pairs = []
-    for _ in range(rounds):
-        near = seconds(sweep(folder, "near", tasks, "near"))
-        pairs.append((near, seconds(sweep(folder, "far", tasks, "far"))))
+    for number in range(rounds):
+        near = seconds(sweep(folder, "near", tasks, f"near_{number}"))
+        pairs.append((near, seconds(sweep(folder, "far", tasks, f"far_{number}"))))
     near, far_seconds = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(far_time / near_time for near_time, far_time in pairs)
     print(f"{tasks} tasks, start-up and results at home included")
@@ -111,23 +117,30 @@ def first_task(folder: Path, config: SourceConfig, rounds: int) -> None:
 
 def transfers(folder: Path, made: SshHost, config: SourceConfig, rounds: int) -> None:
     there = made.home / "files"
-    for number in range(100):
-        (there / str(number)).mkdir(parents=True)
-        for name in ("a", "b", "c"):
-            (there / str(number) / name).write_bytes(os.urandom(1000))
+    (there / ".hsm" / "results").mkdir(parents=True)
+    outputs = {f"task_{number:03}.1.1": str(number) for number in range(100)}
+    for attempt, name in outputs.items():
+        (there / name).mkdir()
+        for file in ("a", "b", "c"):
+            (there / name / file).write_bytes(os.urandom(1000))
+        manifest.write(str(there / name), str(there / ".hsm" / "results" / f"{attempt}.manifest"))
     (there / "big").write_bytes(os.urandom(BIG * 1_000_000))
     subprocess.run(["chown", "-R", str(made.uid), str(there)], check=True)
     connection = Connection("far", config)
     connection.open()
-    names = [str(number) for number in range(100)]
+    command = [str(config.python), "-I", "-S", str(ours(made.folder / "code")), "parcel"]
+    parcels = Parcels(connection, command, str(there))
+    parcels.bring({}, folder)  # the program there stays, as it does in a sweep
 
-    def by_rsync() -> None:
-        rsync.pull(connection, str(there), names, folder / "by_rsync")
+    def by_us(into: Path) -> None:
+        into.mkdir()
+        collector = Collector(Transfers(connection, compress=False), parcels, "far", str(there), into, pickles=False)
+        collector.collect(outputs, outputs.keys())
 
-    def by_tar() -> None:
-        (folder / "by_tar").mkdir()
-        program = connection.run(f"cd {shlex.quote(str(there))} && tar cf - {' '.join(names)}")
-        with subprocess.Popen(["tar", "xf", "-"], cwd=folder / "by_tar", stdin=subprocess.PIPE) as unpacking:
+    def by_tar(into: Path) -> None:
+        into.mkdir()
+        program = connection.run(f"cd {shlex.quote(str(there))} && tar cf - {' '.join(outputs.values())}")
+        with subprocess.Popen(["tar", "xf", "-"], cwd=into, stdin=subprocess.PIPE) as unpacking:
             assert unpacking.stdin is not None
             while data := program.stdout.read(1 << 16):
                 unpacking.stdin.write(data)
@@ -135,19 +148,26 @@ def transfers(folder: Path, made: SshHost, config: SourceConfig, rounds: int) ->
         program.close()
 
     pairs = []
-    for _ in range(3 * rounds):
-        pairs.append((seconds(by_tar), seconds(by_rsync)))
-        for name in ("by_tar", "by_rsync"):
-            shutil.rmtree(folder / name)
-    tar, ours = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
-    ratio = statistics.median(rsync_time / tar_time for tar_time, rsync_time in pairs)
-    print(f"100 directories of 3 files: tar {tar:.0f} ms, rsync {ours:.0f} ms, rsync / tar {ratio:.2f}")
+    for number in range(3 * rounds):
+        tar = seconds(partial(by_tar, folder / f"tar_{number}"))
+        pairs.append((tar, seconds(partial(by_us, folder / f"us_{number}"))))
+        assert len(list((folder / f"us_{number}").glob("*/?"))) == 300
+    tar, hsm = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
+    ratio = statistics.median(our_time / tar_time for tar_time, our_time in pairs)
+    print(f"100 directories of 3 files: tar {tar:.0f} ms, hsm {hsm:.0f} ms, hsm / tar {ratio:.2f}")
     big = []
     for number in range(rounds):
         target = folder / f"big_{number}"
         big.append(BIG / seconds(partial(rsync.pull, connection, str(there), ["big"], target)))
     print(f"a file of {BIG} MB: {statistics.median(big):.0f} MB/s")
     connection.close()
+
+
+def ours(folder: Path) -> Path:
+    """The code that runs on hosts, unpacked; returns its main file."""
+    with zipfile.ZipFile(io.BytesIO(deploy.archive()[0])) as archive:
+        archive.extractall(folder)
+    return folder / "hsm_core" / "remote" / "__main__.py"
 
 
 def main() -> None:

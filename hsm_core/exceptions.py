@@ -151,6 +151,15 @@ class Unavailable(SourceError):
     """The source can't take it now; later or elsewhere it may work."""
 
 
+class Incomplete(Unavailable):
+    """Of a batch of attempts these did not come home as they are there; all others did. They are tried again."""
+
+    def __init__(self, words: str, attempts: frozenset[str]) -> None:
+        super().__init__(words)
+        self.attempts = attempts
+        """their ids"""
+
+
 class NoRoom(SourceError):
     """A disk is full, at home or over there; nothing goes on before somebody makes room."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from hsm_core import events as ev
 from hsm_core.config import HsmConfig
-from hsm_core.exceptions import SourceError, Unavailable
+from hsm_core.exceptions import Incomplete, SourceError, Unavailable
 from hsm_core.sources.base import Post, Source
 from hsm_core.state import AttemptRecord, SweepState, TaskRecord
 from hsm_core.task import Attempt, Task, TaskState
@@ -203,9 +203,13 @@ class ResultSync:
         with self._changed:
             done = {attempt.id for attempt in due if attempt.id in lane.ended}
         problem: Exception | None = None
+        late: Set[str] = done
         began = time.monotonic()
         try:
             lane.source.collect(due)
+            late = frozenset()
+        except Incomplete as e:
+            problem, late = e, e.attempts
         except SourceError as e:
             problem = e
         except Exception as e:  # a third party's code may raise anything; unheard, its results would be waited for
@@ -214,7 +218,7 @@ class ResultSync:
         with self._changed:
             lane.moving.difference_update(attempt.id for attempt in due)
             lane.transfers -= 1
-            brought = [] if problem else [lane.ended.pop(a.id) for a in due if a.id in done and a.id in lane.ended]
+            brought = [lane.ended.pop(a.id) for a in due if a.id in done - late and a.id in lane.ended]
             for attempt in brought:  # of no other: its task may have another attempt by now
                 lane.latest.pop(attempt.task.index, None)
             lane.collected += len(brought)

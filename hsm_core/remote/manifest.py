@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from hsm_core.remote import confined, record
 
@@ -40,7 +40,7 @@ def write(folder: str, path: str) -> None:
     with record.whole(path) as file:
         written = file.write(_line({"manifest": FORMAT}))
         count, whole = 0, True
-        for entry in _entries(folder):
+        for entry in _walked(folder):
             line = _line(entry)
             if written + len(line) > LIMIT - _LINE:
                 whole = False
@@ -59,31 +59,56 @@ def check(path: str | os.PathLike[str], folder: str | os.PathLike[str], munged: 
     found: list[str] = []
     copy = _Copy(os.fspath(folder), munged)
     try:
-        for entry in _read(path):
-            difference = copy.difference(entry)
-            if difference is not None:
-                found.append(difference)
-            if len(found) == SHOWN:
-                break
+        with open(_opened(path), "rb") as file:
+            for entry in entries(file):
+                difference = copy.difference(entry)
+                if difference is not None:
+                    found.append(difference)
+                if len(found) == SHOWN:
+                    break
     finally:
         copy.close()
     return found
+
+
+def entries(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The entries of a manifest: `name` and `link`, or `name`, `size` and where it is hashed `sha256`.
+
+    Each has the types it must have. Raises ValueError at the first line that is wrong.
+    """
+    if _object(file.readline(_LINE), 1).get("manifest") != FORMAT:
+        raise ValueError(f"line 1: it is no manifest of format {FORMAT}")
+    count = 0
+    while True:
+        number = count + 2
+        line = file.readline(_LINE)
+        if file.tell() > LIMIT:
+            raise ValueError(f"it is larger than {LIMIT >> 20} MiB")
+        entry = _object(line, number)
+        if "entries" in entry:
+            break
+        if not _is_entry(entry):
+            raise ValueError(f"line {number}: it names no file and no link")
+        yield entry
+        count += 1
+    if entry["entries"] != count or file.read(1):
+        raise ValueError(f"line {number}: it is not the end of {count} entries")
 
 
 def _line(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _entries(top: str) -> Iterator[dict[str, Any]]:
+def _walked(top: str) -> Iterator[dict[str, Any]]:
     waiting = [""]
     while waiting:
         below = waiting.pop()
         try:
-            entries = os.scandir(os.path.join(top, below))
+            found = os.scandir(os.path.join(top, below))
         except OSError:
             continue
-        with entries:
-            for entry in entries:
+        with found:
+            for entry in found:
                 name = os.path.join(below, entry.name)
                 if entry.name == PARTIAL:
                     continue
@@ -115,28 +140,6 @@ def _facts(descriptor: int) -> dict[str, Any]:
         return {"size": size, "sha256": digest.hexdigest()}
     finally:
         os.close(descriptor)
-
-
-def _read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The entries, each with the types it must have; ValueError at the first line that is wrong."""
-    with open(_opened(path), "rb") as file:
-        if _object(file.readline(_LINE), 1).get("manifest") != FORMAT:
-            raise ValueError(f"line 1: it is no manifest of format {FORMAT}")
-        count = 0
-        while True:
-            number = count + 2
-            line = file.readline(_LINE)
-            if file.tell() > LIMIT:
-                raise ValueError(f"it is larger than {LIMIT >> 20} MiB")
-            entry = _object(line, number)
-            if "entries" in entry:
-                break
-            if not _is_entry(entry):
-                raise ValueError(f"line {number}: it names no file and no link")
-            yield entry
-            count += 1
-        if entry["entries"] != count or file.read(1):
-            raise ValueError(f"line {number}: it is not the end of {count} entries")
 
 
 def _opened(path: str | os.PathLike[str]) -> int:

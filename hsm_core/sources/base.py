@@ -176,8 +176,8 @@ class Source(ABC):
         """Bring the output directories home; afterwards those of ended attempts are complete in the sweep directory.
 
         Of attempts that run, what is there now is brought; one that has not begun has none. Incremental and
-        resumable; may be called from several threads for different attempts. Raises Unavailable when the source
-        can't be reached, SourceError where it is no use to try again soon.
+        resumable; may be called from several threads for different attempts. Raises Incomplete where that is so of some
+        only, Unavailable when the source can't be reached, SourceError where it is no use to try again soon.
         """
 
     @abstractmethod

@@ -46,6 +46,8 @@ def make_environment(folder: Path, *more: str) -> Path:
                 target = there / source.relative_to(here)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
+    # As pip does: nobody but us may write there, and what is not compiled would be at each start of a process.
+    subprocess.run([str(python), "-m", "compileall", "-q", str(there)], check=False, stdout=subprocess.DEVNULL)
     subprocess.run(["chmod", "-R", "a+rX", str(folder / "env")], check=True)
     return python
 

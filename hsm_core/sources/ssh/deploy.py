@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ def archive() -> tuple[bytes, str]:
 def boot_program() -> str:
     """The text of the program that takes the archive, see there."""
     return Path(hsm_core.remote.__file__).with_name("boot.py").read_text("utf-8")
+
+
+def command(base: str, python: str, role: str) -> Sequence[str]:
+    """Starts a program of ours that needs nothing but Python, once our code is below our folder `base` there."""
+    return [python, "-I", "-S", os.path.join(base, "agent", archive()[1], "hsm_core", "remote", "__main__.py"), role]
 
 
 def delivery(payload: Path, places: Places, cwd: str, *, frozen: bool) -> bytes:

@@ -30,6 +30,8 @@ SHOWN = 100
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 """errors of file systems that can't make this hard link"""
+_TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EXDEV})
+"""errors of rename(2) where there is something else than an empty folder, or another file system"""
 
 
 @dataclass
@@ -66,6 +68,27 @@ def publish(mirror: Path, directory: Path, names: Sequence[str]) -> Published:
             raise NoRoom(f"The disk is full: {room_words(directory)}. Make room") from e
         raise SourceError(f"what came can't be put into {directory}: {e.strerror}: {e.filename}") from e
     return done
+
+
+def adopt(staging: Path, directory: Path, name: str) -> bool:
+    """Move a task's output directory, of real files and folders only, from `staging` into the sweep directory.
+
+    False where something has its name there, or the way there is none: `publish` knows what to do. Raises OSError.
+    """
+    path = confined.parts(name)
+    with _opened(staging) as source, _opened(directory) as target:
+        there = _Tree(source, target, path, Published()).folder_at_home(path[:-1])
+        if there is None:
+            return False
+        try:
+            os.rename(staging.joinpath(*path), path[-1], dst_dir_fd=there)
+        except OSError as e:
+            if e.errno not in _TAKEN:
+                raise
+            return False
+        finally:
+            os.close(there)
+    return True
 
 
 def discard(mirror: Path, names: Sequence[str]) -> None:
@@ -110,7 +133,7 @@ class _Tree:
                 self._skip(path, f"is no folder in what came: {e.strerror}")
                 continue
             try:
-                there = self._folder_at_home(path)
+                there = self.folder_at_home(path)
                 if there is not None:
                     try:
                         waiting += self._publish_folder(path, here, there)
@@ -119,11 +142,11 @@ class _Tree:
             finally:
                 os.close(here)
 
-    def _folder_at_home(self, path: tuple[str, ...]) -> int | None:
+    def folder_at_home(self, path: tuple[str, ...]) -> int | None:
         """The folder at home, made if need be; None where something else is in its way."""
         with contextlib.suppress(FileNotFoundError):
             return self._open_at_home(path)
-        parent = self._folder_at_home(path[:-1])
+        parent = self.folder_at_home(path[:-1])
         if parent is None:
             return None
         try:

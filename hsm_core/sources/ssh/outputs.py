@@ -64,16 +64,19 @@ class Outputs:
         if completed:
             self._completed.add(attempt_id)
 
-    def collect(self, attempts: Sequence[str], connection: Connection) -> Sequence[str]:
-        """Bring home what these have left so far; what people should know of it is returned.
+    def collect(self, attempts: Sequence[str], connection: Connection) -> tuple[Sequence[str], Mapping[str, str]]:
+        """Bring home what these have left so far.
 
+        What people should know of it is returned, and for attempts that ended and did not come whole what is wrong.
         Raises Unavailable and SourceError.
         """
         outputs = self._known(attempts)
         ended = outputs.keys() & self._ended
         if not outputs:
-            return ()
-        words = [f"{what}; it is not brought home" for what in self._collector.collect(outputs, ended)]
+            return (), {}
+        skipped, late = self._collector.collect(outputs, ended)
+        words = [f"{what}; it is not brought home" for what in skipped]
+        ended -= late.keys()
         done = ended & self._completed
         for attempt_id in ended:
             self._names.pop(attempt_id, None)
@@ -81,7 +84,7 @@ class Outputs:
         self._completed -= done
         if done and self._cleans:
             words += self._remove(connection, [outputs[attempt_id] for attempt_id in done])
-        return words
+        return words, late
 
     def close(self, connection: Connection) -> None:
         """Remove the sweep's directory there, if that is wanted and nothing in it is still to be collected."""

@@ -66,7 +66,7 @@ def pull(
     Raises Unavailable where the connection is lost or silent, NoRsync where SFTP has to do it, NoRoom where the disk at
     home is full, SourceError where it can't work.
     """
-    with _home(into), _scratch(into / PARTIAL) as temporary:
+    with at_home(into), scratch(into / PARTIAL) as temporary:
         arguments = [
             *_shared(compress, timeout),
             # -1: times are compared to the nanosecond; two attempts may write the same file within a second.
@@ -106,8 +106,8 @@ def push(
 
 
 @contextlib.contextmanager
-def _home(into: Path) -> Iterator[None]:
-    """Make the folder, and say so where something in it can't be made or removed."""
+def at_home(into: Path) -> Iterator[None]:
+    """Make the folder; what can't be made or removed in it is told by NoRoom and SourceError."""
     try:
         into.mkdir(parents=True, mode=0o700, exist_ok=True)
         yield
@@ -117,7 +117,7 @@ def _home(into: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def scratch(folder: Path) -> Iterator[Path]:
     """A folder of this transfer's own, for files on their way; those of killed launchers are removed."""
     ours = f"{os.getpid()}-"
     folder.mkdir(mode=0o700, exist_ok=True)

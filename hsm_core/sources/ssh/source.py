@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import Note, SourceDown, SourceUp
-from hsm_core.exceptions import HsmError, SourceError, Unavailable
+from hsm_core.exceptions import HsmError, Incomplete, SourceError, Unavailable
 from hsm_core.records import outcome_of, record_path
 from hsm_core.remote import marks, place
 from hsm_core.remote.record import put
@@ -28,6 +29,7 @@ from hsm_core.sources.ssh.collector import Collector
 from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
 from hsm_core.sources.ssh.outputs import Outputs
+from hsm_core.sources.ssh.parcels import Parcels
 from hsm_core.sources.ssh.program import Program
 from hsm_core.sources.ssh.transfers import Transfers
 from hsm_core.sources.ssh.visit import Visit, visit
@@ -57,6 +59,8 @@ class SshSource(AgentSource):
         self._done = threading.Event()
         self._warming: threading.Thread | None = None
         self._code: Code | None = None
+        self._bringing: Future[Sequence[str]] | None = None
+        """the code's way there"""
         self._outputs: Outputs | None = None
         self._transfers: Transfers | None = None
         self._late: set[str] = set()
@@ -102,10 +106,12 @@ class SshSource(AgentSource):
             hidden = [Path(file).resolve() for file in (sweep.config.config_file, sweep.config.sweep_file) if file]
             self._code = Code(sweep.payload, self.config.project_dir, hidden)
         self._line = None
+        self._bringing = None
         line = RemoteLine(self._reach, sweep.epoch, self._on_down, self._on_up)
         line.open()
+        assert self._bringing is not None
         try:
-            for words in self._code.bring(self._connection, self._transfers, self._base, self._folder):
+            for words in self._bringing.result():
                 self._post(Note("WARNING", words, source=self.name))
         except HsmError as e:
             line.send({"do": "stop", "grace": 0.0})
@@ -127,8 +133,16 @@ class SshSource(AgentSource):
         self._folder = code.folder(self._base, str(found["home"]), self._place)
         if self._outputs is None and self._transfers is not None:
             pickles, cleans = bool(self.config.trusted), sweep.config.result_collection.cleanup_remote_on_success
-            collector = Collector(self._transfers, self.name, self._place, sweep.directory, pickles=pickles)
+            command = deploy.command(self._base, str(found["executable"]), "parcel")
+            parcels = Parcels(self._connection, command, self._place)
+            collector = Collector(self._transfers, parcels, self.name, self._place, sweep.directory, pickles=pickles)
             self._outputs = Outputs(sweep.directory, self._place, collector, cleans=cleans)
+        if self._bringing is None:
+            # While the agent starts.
+            self._bringing = Future()
+            threading.Thread(
+                target=self._bring, args=(self._bringing,), name=f"hsm-{self.name}-code", daemon=True
+            ).start()
         delivery = b""
         if not self._delivered:
             places = code.places(self._folder, sweep.directory, self._place)
@@ -145,6 +159,15 @@ class SshSource(AgentSource):
             "folders": [self._folder] if code.made_here else [],
         }
         return Visit(wanted, delivery)
+
+    def _bring(self, told: Future[Sequence[str]]) -> None:
+        """Have the code there; `told` is what people should know of it, or why it is not there."""
+        assert self._code is not None
+        assert self._transfers is not None
+        try:
+            told.set_result(self._code.bring(self._connection, self._transfers, self._base, self._folder))
+        except BaseException as e:
+            told.set_exception(e)
 
     def _environment(self) -> dict[str, str]:
         names: Sequence[str] = self.config.env.get("pass") or ()
@@ -254,8 +277,11 @@ class SshSource(AgentSource):
     def collect(self, attempts: Sequence[Attempt]) -> None:
         self._check()
         if self._outputs is not None:
-            for words in self._outputs.collect([attempt.id for attempt in attempts], self._connection):
+            skipped, late = self._outputs.collect([attempt.id for attempt in attempts], self._connection)
+            for words in skipped:
                 self._tell_once(words)
+            if late:
+                raise Incomplete(f"{self._where}: {next(iter(late.values()))}", frozenset(late))
 
     def _tell_once(self, words: str) -> None:
         if words not in self._told:
