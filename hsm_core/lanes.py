@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """seconds the first deal waits for the other sources once one is ready"""
+LAST_STEPS = 5.0
+"""seconds until a source that was stopped while it started is done with that"""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Lane:
     """A source with what the selection and the configuration say about it."""
 
     source: Source
-    weight: float
+    weight: float | None
+    """None: the number of slots"""
     priority: int
 
 
@@ -52,6 +55,7 @@ class Lanes:
         self._strategy = strategy
         self._starting = set(lanes)
         self._first_ready: float | None = None
+        self._starts: list[threading.Thread] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self._lanes
@@ -90,17 +94,26 @@ class Lanes:
                 post(SourceReady(source.name))
 
         for source in self:
-            threading.Thread(target=run, args=(source,), name=f"hsm-start-{source.name}", daemon=True).start()
+            start = threading.Thread(target=run, args=(source,), name=f"hsm-start-{source.name}", daemon=True)
+            self._starts.append(start)
+            start.start()
 
     def stop(self, timeout: float) -> None:
         """End what runs on the sources; each has `timeout` seconds for that."""
         for source in self:
             source.stop(timeout)
+        self._await_starts()
 
     def leave(self, timeout: float) -> None:
         """Part from the sources; tasks that need no launcher go on, all others end."""
         for source in self:
             source.leave(timeout)
+        self._await_starts()
+
+    def _await_starts(self) -> None:
+        # A thread that is inside of a compiled library when the interpreter ends may take the process down with it.
+        for start in self._starts:
+            start.join(LAST_STEPS)
 
     def ready(self, name: str) -> None:
         """Take note that a source is ready."""
@@ -130,7 +143,8 @@ class Lanes:
             if name in self._starting or seen is None or seen.down is not None or seen.disabled is not None:
                 continue
             if seen.active < source.slots:
-                facts = (name, source.type, source.slots, seen.active, lane.weight, lane.priority, source.has_gpu)
+                weight = float(source.slots) if lane.weight is None else lane.weight
+                facts = (name, source.type, source.slots, seen.active, weight, lane.priority, source.has_gpu)
                 views.append(strategies.SourceView(*facts))
         return views
 

@@ -44,7 +44,7 @@ def open_sweep(
     configure_log(hydra.hydra_logging, hydra.verbose)
     check_subdir(multirun.config, jobs)
     session = open_session(config, lanes, multirun, jobs[0] if jobs else ())
-    names = ", ".join(f"{source.name} ({source.slots})" for source in lanes)
+    names = ", ".join(f"{source.name} ({source.slots or 'by its GPUs'})" for source in lanes)
     log.info("%s in %s, on %s", session.id, session.directory, names)
     return session
 

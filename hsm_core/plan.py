@@ -57,7 +57,7 @@ def make_plan(
             }
         )
     errors = _shared_directories(tasks)
-    sources = [{"name": source.name, "type": source.type, "slots": source.slots} for source in lanes]
+    sources = [{"name": source.name, "type": source.type, "slots": source.slots or None} for source in lanes]
     return {"sweep_dir": str(sweep_dir), "sources": sources, "tasks": tasks, "errors": errors}
 
 
@@ -98,7 +98,10 @@ def show_plan(plan: Mapping[str, Any]) -> int:
 
 
 def _lines(plan: Mapping[str, Any]) -> list[str]:
-    lines = [f"{source['name']}: {source['type']}, {source['slots']} slots" for source in plan["sources"]]
+    lines = []
+    for source in plan["sources"]:
+        slots = f"{source['slots']} slots" if source["slots"] else "as many slots as its GPUs have room for"
+        lines.append(f"{source['name']}: {source['type']}, {slots}")
     for task in plan["tasks"]:
         note = task["error"] or task["output_dir"]
         known = "" if task["state"] == "new" else f" ({task['state']})"

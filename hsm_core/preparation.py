@@ -44,8 +44,7 @@ def choose_sources(config: HsmConfig) -> Lanes:
     lanes = {}
     for selected in chosen:
         source = load_source(selected, config.gpus_per_task)
-        weight = selected.config.weight
-        lanes[selected.name] = Lane(source, float(source.slots) if weight is None else weight, selected.rank)
+        lanes[selected.name] = Lane(source, selected.config.weight, selected.rank)
     return Lanes(lanes, strategy)
 
 

@@ -148,7 +148,7 @@ def _start_agent(folder: str, lock: int, wanted: Mapping[str, Any]) -> subproces
 
 def _threads(variables: Sequence[str], each: int | None, slots: int) -> dict[str, str]:
     """What tells numerical libraries how many threads a task may have: unless said, its share of the cores."""
-    return dict.fromkeys(variables, str(each or max(1, (os.cpu_count() or 1) // slots)))
+    return dict.fromkeys(variables, str(each or max(1, (os.cpu_count() or 1) // max(1, slots))))
 
 
 def _log(wanted: Mapping[str, Any]) -> str:

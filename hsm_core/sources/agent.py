@@ -100,7 +100,9 @@ class AgentSource(Source):
             return
         devices, per_task = len(self._facts["gpus"]), self._wanted["per_task"]
         room = capacity(devices, per_task)
-        if room < self.slots:
+        if self.slots == 0:
+            self.slots = room
+        elif room < self.slots:
             words = f"{self.slots} slots become {room}: it has {devices} GPUs, and each task needs {per_task:g}"
             self._post(Note("INFO", words, source=self.name))
             self.slots = room

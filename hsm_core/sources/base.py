@@ -112,7 +112,10 @@ class Source(ABC):
 
     @classmethod
     def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
-        """Slots of a source whose configuration names none, for tasks that need so many GPUs (None: not said)."""
+        """Slots of a source whose configuration names none, for tasks that need so many GPUs (None: not said).
+
+        0 where only `start` can tell; afterwards `slots` is what it found.
+        """
         return 1
 
     @property

@@ -21,14 +21,14 @@ WAITING = "tasks wait for GPUs"
 
 
 @pytest.fixture
-def make_pair(make_far: MakeFar, ssh_host: SshHost) -> Iterator[Callable[[str], list[FarSweep]]]:
+def make_pair(make_far: MakeFar, ssh_host: SshHost) -> Iterator[Callable[..., list[FarSweep]]]:
     """Makes two sweeps on the host, which has four GPUs; `gpus` are those that each may use."""
     folder = ssh_host.folder / "gpus"
     folder.mkdir()
     fake = FakeGpus(folder)
 
-    def make(gpus: object) -> list[FarSweep]:
-        fields = {"gpus": gpus, "max_parallel_tasks": 4, "setup": [f"export PATH={folder}:$PATH"]}
+    def make(gpus: object, **more: object) -> list[FarSweep]:
+        fields = {"gpus": gpus, "max_parallel_tasks": 4, "setup": [f"export PATH={folder}:$PATH"], **more}
         return [make_far(ssh_host, fields) for _ in range(2)]
 
     yield make
@@ -63,7 +63,7 @@ def running(host: SshHost, sweep: FarSweep) -> list[Path]:
     return [*(host.home / ".hsm" / "sweeps").glob(f"{sweep.state().id}-*/far/*/starts")]
 
 
-def test_two_sweeps_at_once(make_pair: Callable[[object], list[FarSweep]], ssh_host: SshHost) -> None:
+def test_two_sweeps_at_once(make_pair: Callable[..., list[FarSweep]], ssh_host: SshHost) -> None:
     one, two = make_pair("auto")
     for sweep in (one, two):
         sweep.launch("+x=range(6)", "+gated=0", DO)
@@ -76,9 +76,15 @@ def test_two_sweeps_at_once(make_pair: Callable[[object], list[FarSweep]], ssh_h
         assert name != other or ended <= began
 
 
-def test_a_task_that_is_killed_gives_its_gpu_back(
-    make_pair: Callable[[object], list[FarSweep]], ssh_host: SshHost
-) -> None:
+def test_as_many_slots_as_gpus_have_room_for(make_pair: Callable[..., list[FarSweep]], ssh_host: SshHost) -> None:
+    sweep, _ = make_pair("auto", max_parallel_tasks=None)
+    sweep.launch("+x=range(5)", "+gated=0", DO)
+    wait_until(lambda: len(running(ssh_host, sweep)) == 4, f"four to start\n{sweep.said()}")
+    assert sweep.state().sources["far"].slots == 4
+    finish(sweep)
+
+
+def test_a_task_that_is_killed_gives_its_gpu_back(make_pair: Callable[..., list[FarSweep]], ssh_host: SshHost) -> None:
     """The other sweep's task gets the only GPU, before the one that was killed gets it again."""
     killed, other = make_pair([2])
     killed.launch("+x=0", "+gated=0", DO)

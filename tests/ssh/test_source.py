@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from hsm_core.config import HsmConfig, ResultCollectionConfig
 from hsm_core.events import AttemptFinished
+from hsm_core.lanes import Lane, Lanes, SourceUnusable
 from hsm_core.sources.base import SweepContext
 from hsm_core.sources.ssh.source import SshSource
+from hsm_core.strategies import RoundRobin
 from hsm_core.task import Cause
-from hsm_core.testing import Bench
+from hsm_core.testing import Bench, wait_until
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import SshHome, SshHost
 
@@ -72,6 +75,25 @@ def test_an_attempt_that_waits_for_what_another_left_can_be_cancelled(source: Ss
     assert bench.finished(attempt).outcome.cause is Cause.CANCELLED
     assert bench.run(1, "do=return").outcome.completed
     assert sum(isinstance(event, AttemptFinished) for event in bench.seen) == 2
+
+
+def test_who_is_stopped_while_it_starts_leaves_no_thread(
+    make_host: MakeHost, ssh_home: SshHome, far_python: Path, tmp_path: Path
+) -> None:
+    host = make_host(files={".bashrc": "touch ~/came; exec sleep 600\n"})
+    ssh_home.trust(host)
+    before = set(threading.enumerate())
+    source = SshSource("far", host.config(python=str(far_python)), slots=2)
+    bench = Bench(source, tmp_path)
+    bench.write_payload()
+    lanes = Lanes({"far": Lane(source, None, 0)}, RoundRobin())
+    source.warm_up(tmp_path, HsmConfig(), 1)
+    said: list[object] = []
+    lanes.start(bench.context(1), said.append, bench.events.put)
+    wait_until((host.home / "came").exists, "the login shell")
+    lanes.stop(1.0)
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == []
+    assert [type(event) for event in said] == [SourceUnusable]
 
 
 def test_what_was_collected_is_removed_there_where_that_is_wanted(

@@ -70,7 +70,9 @@ class Code:
 
     def _compare(self, connection: Connection, folder: str) -> Sequence[str]:
         quoted = shlex.quote(folder)
-        program = connection.run(f"cd {quoted} || exit 66\ngit rev-parse HEAD 2>/dev/null || true\n")
+        # dash does not say why it can't go there; ls does, or it shows whose the folder is.
+        enter = f"cd -- {quoted} 2>/dev/null || {{ LC_ALL=C ls -ld -- {quoted} >&2; exit 66; }}"
+        program = connection.run(f"{enter}\ngit rev-parse HEAD 2>/dev/null || true\n")
         try:
             said = program.stdout.readline(1000).decode(errors="replace").strip()
             status = program.wait(GIT_PATIENCE)

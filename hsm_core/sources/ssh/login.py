@@ -31,6 +31,8 @@ QUIET = 15
 """seconds without a word from the host until it is asked for one"""
 SILENCE = 40
 """seconds without a word after which the connection is given up"""
+LAST_STEPS = 2.0
+"""seconds that the thread of a connection has to end"""
 
 
 class Login:
@@ -213,12 +215,16 @@ class Login:
     def close(self) -> None:
         """Close everything, from the host back; idempotent."""
         self._closed.set()
+        transports = [hop.link.client.get_transport() for hop in reversed(self._hops)]
         for hop in reversed(self._hops):
             hop.link.client.close()
         if self._line is not None:
             self._line.close()
         if self._proxy is not None:
             self._proxy.close()
+        for transport in transports:
+            if transport is not None:
+                transport.join(LAST_STEPS)
 
 
 def _ask(transport: paramiko.Transport) -> None:

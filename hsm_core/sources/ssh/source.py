@@ -18,7 +18,7 @@ from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import HsmError, Incomplete, SourceError, Unavailable
 from hsm_core.records import outcome_of, record_path
-from hsm_core.remote import marks, place
+from hsm_core.remote import gpus, marks, place
 from hsm_core.remote.record import put
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import CommandResult, Health, Post, SweepContext
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 RETRY = 1.0
 """seconds between two tries to keep a result on a full disk"""
+LAST_STEPS = 5.0
+"""seconds that threads have to notice the end of the connection"""
 
 
 class SshSource(AgentSource):
@@ -61,6 +63,8 @@ class SshSource(AgentSource):
         self._code: Code | None = None
         self._bringing: Future[Sequence[str]] | None = None
         """the code's way there"""
+        self._helpers: list[threading.Thread] = []
+        """which end soon once there is no connection"""
         self._outputs: Outputs | None = None
         self._transfers: Transfers | None = None
         self._late: set[str] = set()
@@ -69,12 +73,23 @@ class SshSource(AgentSource):
         self._told: set[str] = set()
         """what was said of paths, which is said once"""
 
+    @classmethod
+    def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
+        wanted = gpus.request(config.gpus, gpus_per_task)
+        return 1 if wanted is None or wanted["per_task"] == 0 else 0
+
     # --- the way to the agent
 
     def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
         self._connection = Connection(self.name, self.config, compress=sweep.compute.ssh_compression)
-        self._warming = threading.Thread(target=self._try_to_connect, name=f"hsm-warm-{self.name}", daemon=True)
-        self._warming.start()
+        self._warming = self._have_helped("warm", self._try_to_connect)
+
+    def _have_helped(self, what: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+        """Start a thread beside those that call us."""
+        thread = threading.Thread(target=target, args=args, name=f"hsm-{what}-{self.name}", daemon=True)
+        self._helpers.append(thread)
+        thread.start()
+        return thread
 
     def _try_to_connect(self) -> None:
         with contextlib.suppress(SourceError):  # told by `start`, if it comes to that
@@ -140,9 +155,7 @@ class SshSource(AgentSource):
         if self._bringing is None:
             # While the agent starts.
             self._bringing = Future()
-            threading.Thread(
-                target=self._bring, args=(self._bringing,), name=f"hsm-{self.name}-code", daemon=True
-            ).start()
+            self._have_helped("code", self._bring, self._bringing)
         delivery = b""
         if not self._delivered:
             places = code.places(self._folder, sweep.directory, self._place)
@@ -232,7 +245,7 @@ class SshSource(AgentSource):
             with self._lock:
                 self._active.update((a.id, a) for a in late)
             self._late.update(attempt.id for attempt in late)
-            threading.Thread(target=self._submit_late, args=(late,), name=f"hsm-{self.name}-push", daemon=True).start()
+            self._have_helped("push", self._submit_late, late)
 
     def _submit_late(self, attempts: Sequence[Attempt]) -> None:
         """Bring there what earlier attempts elsewhere left, and then submit those that are not cancelled by then."""
@@ -352,11 +365,17 @@ class SshSource(AgentSource):
         elif self._outputs is not None:
             with contextlib.suppress(Unavailable):  # what stays is of no use, and of no harm
                 self._outputs.close(self._connection)
-        self._connection.close()
+        self._part()
 
     def leave(self, timeout: float = 10.0) -> None:
         self._stopping = True
         self._done.set()
         if self._line is not None:
             self._hang_up(0.0)
+        self._part()
+
+    def _part(self) -> None:
+        """Hang up, and wait for the threads that notice that."""
         self._connection.close()
+        for thread in self._helpers:
+            thread.join(LAST_STEPS)
