@@ -17,6 +17,8 @@ import json
 import os
 
 OLDEST = (3, 10)
+KEPT = 90 * 24 * 3600
+"""seconds that a version of our code stays there without being used"""
 
 
 def _say(token, **facts):
@@ -41,6 +43,7 @@ def _unpack(archive, digest, folder):
     import io
     import shutil
     import tempfile
+    import time
     import zipfile
 
     if hashlib.sha256(archive).hexdigest() != digest:
@@ -54,6 +57,10 @@ def _unpack(archive, digest, folder):
         shutil.rmtree(staging, ignore_errors=True)
         if not os.path.isdir(folder):  # another launcher was quicker
             raise
+    for name in os.listdir(os.path.dirname(folder)):
+        other = os.path.join(os.path.dirname(folder), name)
+        if other != folder and os.stat(other).st_mtime < time.time() - KEPT:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _main(token, base, digest, size, role):
@@ -69,7 +76,9 @@ def _main(token, base, digest, size, role):
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         found = os.path.isdir(folder)
         _say(token, base=base, home=os.path.expanduser("~"), agent=found, **me)
-        if not found:
+        if found:
+            os.utime(folder)
+        else:
             _unpack(_take(int(size)), digest, folder)
     except OSError as e:
         _say(token, problem="not writable", base=base, reason=str(e), **me)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,6 +202,15 @@ def test_what_was_sent_in_part_is_no_version(host: LocalShell, project: Path, mo
     first = send(host, project)
     assert (first / "train.py").read_text() == "x"
     assert [path.name for path in first.parent.iterdir()] == [version]
+
+
+def test_a_version_that_nobody_used_for_long_is_removed_when_another_comes(host: LocalShell, project: Path) -> None:
+    versions = []
+    for days in (projects.KEPT + 1, projects.KEPT - 1, 0):
+        put(project / "train.py", f"unused for {days} days")
+        versions.append(send(host, project))
+        os.utime(versions[-1], (0, time.time() - days * 24 * 3600 - 60))
+    assert [version.exists() for version in versions] == [False, True, True]
 
 
 def test_two_launchers_that_send_the_same_at_once(host: LocalShell, project: Path) -> None:

@@ -30,6 +30,8 @@ IGNORE_FILE = ".hsmignore"
 FILE_LIMIT = 100_000
 SIZE_LIMIT = 2 << 30
 """bytes"""
+KEPT = 90
+"""days that a version stays there without being used"""
 WALK_LIMIT = 300_000
 """files after which a project is too large without being looked at further"""
 
@@ -181,9 +183,9 @@ def _look(connection: Shell, place: str, digest: str) -> str | None:
     there = _ask(
         connection,
         f"umask 077\nmkdir -p -- {quoted} && CDPATH= cd -- {quoted} || exit 1\n"
-        # What a launcher has not finished for a week was given up by it.
+        # What a launcher has not finished for a week was given up by it; what none has used for long is not missed.
         f"if [ -d {digest} ]; then touch {digest}\n"
-        "else find . -maxdepth 1 -name '*.part' -mtime +7 -exec rm -rf {} +\nfi\n"
+        f"else find . ! -name . -prune \\( -name '*.part' -mtime +7 -o -mtime +{KEPT} \\) -exec rm -rf {{}} +\nfi\n"
         "ls -t",
     )
     versions = [name for name in there.split("\n") if _VERSION.fullmatch(name)]
