@@ -38,7 +38,7 @@ def need(programs: Sequence[str], what: str) -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [program for program in programs if shutil.which(program, path=path) is None]
     if os.geteuid() != 0:
-        lack = f"{what} needs root, to make users and start sshd; run the tests in a container, or with sudo"
+        lack = f"{what} needs root, to make users and start daemons; run the tests in a container, or with sudo"
     elif missing:
         lack = f"{what} needs {', '.join(missing)}; `make programs` installs what the tests call"
     else:
