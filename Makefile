@@ -13,7 +13,9 @@ METADATA := setup.py pyproject.toml hsm_core/__init__.py
 
 # Programs that the tests call, each with the Debian package it is in.
 TEST_PROGRAMS := git:git faketime:faketime sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 fish:fish \
-  useradd:passwd setpriv:util-linux
+  useradd:passwd setpriv:util-linux munged:munge slurmctld:slurm-wlm slurmdbd:slurmdbd mariadbd:mariadb-server
+# With this in place packages don't start their daemons (invoke-rc.d(8)): the tests start daemons of their own.
+POLICY := /usr/sbin/policy-rc.d
 
 .PHONY: demo test lint bench clean environment programs
 
@@ -69,6 +71,9 @@ programs:
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing$$missing"; \
+	  if [ ! -e $(POLICY) ]; then \
+	    trap 'rm -f $(POLICY)' EXIT; trap 'exit 1' HUP INT TERM; \
+	    printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod 755 $(POLICY); fi; \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$missing </dev/null >/dev/null || { \
 	    echo "hsm: apt-get could not install$$missing, which the tests need; its message is above." >&2; exit 1; }; \
 	else echo "hsm: the tests need system packages that are not installed. On Debian and Ubuntu: sudo apt-get install$$missing" >&2; exit 1; fi
