@@ -57,6 +57,7 @@ setup(
         "cryptography>=41.0",
         # WHY 0.10: the first one whose GitIgnoreSpec lets the last pattern that fits decide, as git does.
         "pathspec>=0.10",
+        "submitit>=1.5",
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],

@@ -21,7 +21,8 @@ class SourceConfig:
     """slots; None: as many as its GPUs have room for, without `gpus` one per core for local, else the type's own
     default"""
     host: str | None = None
-    """ssh: a name, an address or an alias of ~/.ssh/config, with `user@` before it or not; None: the source's name"""
+    """ssh: a name, an address or an alias of ~/.ssh/config, with `user@` before it or not; None: the source's name.
+    hpc: the login node from which the scheduler is reached; None: this machine"""
     port: int | None = None
     user: str | None = None
     ssh_key: str | None = None
@@ -34,11 +35,26 @@ class SourceConfig:
     setup: list[str] = field(default_factory=list)
     system: str | None = None
     """hpc: slurm or pbs; None: detected"""
-    default_resources: str | None = None
+    mode: str = "jobs"
+    """hpc: jobs (each task is an element of a job array) or pilot (a few long jobs, each with an agent that takes tasks
+    as they come)"""
+    default_resources: str | Mapping[str, Any] | None = None
+    """hpc: what a task asks for unless its own `hsm.resources` says otherwise, as `nodes=1:ntasks=4:mem=32GB` or as a
+    mapping of the same; in mode pilot, what each job asks for"""
     default_walltime: str | None = None
+    """hpc: the time limit of a job, as `12:00:00`, `1-12:00:00` or `90m`; None: the queue's own"""
     queue: str | None = None
+    """hpc: Slurm's partition, PBS's queue; None: the cluster's default"""
+    account: str | None = None
+    qos: str | None = None
+    """hpc: Slurm's quality of service"""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """hpc: options of the scheduler by their own names: `{mail-type: END}` of Slurm, `{W: group_list=staff}` of PBS"""
+    requeue: bool = False
+    """hpc: whether the scheduler may start a job again by itself when its node fails; else hsm makes up for it"""
     module_commands: list[str] = field(default_factory=list)
-    resources: str | None = None
+    resources: str | Mapping[str, Any] | None = None
+    """hpc: the same as `default_resources`"""
     weight: float | None = None
     """share under `weighted`; None: the number of slots"""
     priority: str | int | None = None

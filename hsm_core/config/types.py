@@ -16,7 +16,14 @@ from typing import Any, Union, get_args, get_origin
 
 from hsm_core.text import printable
 
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    Mapping: "a mapping",
+}
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:

@@ -1,0 +1,1 @@
+"""Clusters behind Slurm or PBS."""
