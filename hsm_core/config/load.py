@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 from hsm_core.config import HsmConfig
 from hsm_core.config.check import build, check
 from hsm_core.config.file import Key, locate, read
-from hsm_core.config.rules import GROUP, source_types
+from hsm_core.config.sources import across_keys
 from hsm_core.exceptions import ConfigError
 from hsm_core.ownership import foreign_file
-from hsm_core.suggest import did_you_mean
 from hsm_core.text import printable
 
 _OF_HYDRA = ("_target_", "_recursive_", "_convert_")
-_OF_GROUPS = ("type", "sources")
 
 
 def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = None) -> HsmConfig:
@@ -53,7 +50,7 @@ def load(node: Mapping[str, Any] | None, *, cwd: Path, app_dir: Path | None = No
     if not sources:
         sources["local"] = {"type": "local"}
     if all(layer.complete for layer in layers):
-        problems += [f"{_place(layers, at)}: {text}" for at, text in _across_keys(sources)]
+        problems += [f"{_place(layers, at)}: {text}" for at, text in across_keys(sources)]
     if problems:
         raise ConfigError([printable(problem) for problem in problems])
     for name, source in sources.items():
@@ -149,37 +146,3 @@ def _complete(name: str, source: dict[str, Any]) -> None:
         source.setdefault("host", name)
     if "set" in source.get("env", {}):
         source["env"] = source["env"] | {"set": {key: str(value) for key, value in source["env"]["set"].items()}}
-
-
-def _across_keys(sources: Mapping[str, Any]) -> list[tuple[Key, str]]:
-    """What is wrong with the sources beyond single values."""
-    found: list[tuple[Key, str]] = []
-    for name, source in sources.items():
-        at: Key = ("compute_sources", name)
-        if "type" not in source:
-            found.append((at, f"has no type; add one of {', '.join(source_types())}"))
-        elif source["type"] == GROUP:
-            found += [
-                ((*at, key), "a group has no such thing; set it for its members")
-                for key in source
-                if key not in _OF_GROUPS
-            ]
-            found += [((*at, "sources"), text) for text in _bad_members(source.get("sources", []), sources)]
-        elif "sources" in source:
-            found.append(((*at, "sources"), f"only a source of type {GROUP} has members"))
-        in_host, user = str(source.get("host", "")).rpartition("@")[0], source.get("user")
-        if in_host and user is not None and user != in_host:
-            found.append(((*at, "user"), f"is '{user}', but its host says '{in_host}'; keep one of them"))
-    return found
-
-
-def _bad_members(members: Any, sources: Mapping[str, Any]) -> list[str]:
-    if not isinstance(members, list) or not all(isinstance(member, str) for member in members):
-        return []  # reported as a wrong type already
-    if not members:
-        return ["a group needs members; write the names of sources, as in [local, server1]"]
-    found = [f"'{m}' is here twice" for m, count in Counter(members).items() if count > 1]
-    for member in members:
-        if member not in sources:
-            found.append(f"there is no source '{member}'{did_you_mean(member, sources)}")
-    return found

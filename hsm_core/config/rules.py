@@ -20,6 +20,7 @@ from hsm_core.config import (
 from hsm_core.config.file import Key
 from hsm_core.config.sizes import limit_in_bytes, mebibytes
 from hsm_core.config.types import advice, fits, shown
+from hsm_core.config.walltime import wall_seconds
 from hsm_core.suggest import did_you_mean
 
 GROUP = "distributed"
@@ -218,6 +219,32 @@ def _variable(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
 
 
+def _resources(value: str | Mapping[str, Any]) -> Places:
+    from hsm_core.sources.hpc.resources import read  # most configurations have no cluster
+
+    found = read(value)[1]
+    return [((key,) if key and isinstance(value, Mapping) else (), text) for key, text in found]
+
+
+def _walltime(value: str) -> str | None:
+    try:
+        wall_seconds(value)
+    except ValueError as e:
+        return str(e)
+    return None
+
+
+def _extra(value: Mapping[str, Any]) -> Places:
+    from hsm_core.sources.hpc.extra import extra_problems
+
+    return [((key,), text) for key, text in extra_problems(value)]
+
+
+def _scheduler_word(value: str) -> str | None:
+    # It becomes a word of a job script.
+    return None if re.fullmatch(r"[!-~]+", value) else f"must be a word without spaces, not {shown(value)}"
+
+
 RULES: dict[tuple[type, str], Rule] = {
     (SourceConfig, "type"): _source_type,
     (SourceConfig, "max_parallel_tasks"): _at_least(1),
@@ -226,6 +253,14 @@ RULES: dict[tuple[type, str], Rule] = {
     (SourceConfig, "user"): _user,
     (SourceConfig, "host_key_policy"): _one_of("verify", "accept_new"),
     (SourceConfig, "system"): _one_of("slurm", "pbs"),
+    (SourceConfig, "mode"): _one_of("jobs", "pilot"),
+    (SourceConfig, "default_resources"): _resources,
+    (SourceConfig, "resources"): _resources,
+    (SourceConfig, "default_walltime"): _walltime,
+    (SourceConfig, "queue"): _scheduler_word,
+    (SourceConfig, "account"): _scheduler_word,
+    (SourceConfig, "qos"): _scheduler_word,
+    (SourceConfig, "extra"): _extra,
     (SourceConfig, "weight"): _above_zero,
     (SourceConfig, "priority"): _priority,
     (SourceConfig, "gpus"): _gpus,

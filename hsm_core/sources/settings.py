@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hsm_core.config import SourceConfig
 from hsm_core.config.file import read
+from hsm_core.config.sources import SETTINGS_OF_CLUSTERS
 from hsm_core.exceptions import SelectionError, SourceError
 from hsm_core.selection import Selected
 from hsm_core.sources import class_of, local
@@ -83,12 +84,17 @@ def as_given(config: SourceConfig, origin: Origin) -> Iterator[Setting]:
     """What the configuration says, and nobody can check here."""
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name not in _ELSEWHERE and value not in (None, []):
-            yield Setting(
-                field.name, "; ".join(map(str, value)) if isinstance(value, list) else str(value), origin(field.name)
-            )
+        of_clusters = field.name in SETTINGS_OF_CLUSTERS and config.type != "hpc"
+        if field.name not in _ELSEWHERE and value not in (None, [], {}) and not of_clusters:
+            yield Setting(field.name, _shown(value), origin(field.name))
     for name in config.env.get("pass") or ():
         lack = "" if name in os.environ else f"{name} is not set here, so tasks won't have it: export {name}=..."
         yield Setting("env.pass", str(name), origin("env"), lack)
     if config.env.get("set"):
         yield Setting("env.set", ", ".join(config.env["set"]), origin("env"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return "; ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)

@@ -274,6 +274,62 @@ def test_yaml_anchors_merge_and_repeat(tmp_path: Path) -> None:
     assert all(s.setup == ["a", "b"] for s in sources.values())
 
 
+def test_all_that_a_cluster_can_have(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """\
+        compute_sources:
+          cluster:
+            type: hpc
+            system: slurm
+            mode: pilot
+            host: me@login.example.com
+            port: 2222
+            user: me
+            ssh_key: ~/.ssh/id_rsa
+            project_dir: /work/me/train
+            max_parallel_tasks: 32
+            default_resources: {nodes: 1, cpus-per-task: 8, mem: 32GB, gpus: a100:2}
+            default_walltime: 1-12:00:00
+            queue: gpu
+            account: p1
+            qos: long
+            extra: {mail-type: [END, FAIL], nice: 10, contiguous: true}
+            requeue: true
+            gpus: auto
+            module_commands: [module load cuda]
+            conda_env: train
+            setup: [ulimit -c 0]
+          other: {type: hpc, system: pbs, extra: {W: group_list=staff}}
+        """,
+    )
+    sources = load({"compute_sources": {"cluster": {"extra": {"nice": 5}}}}, cwd=tmp_path).compute_sources
+    assert sources["cluster"] == SourceConfig(
+        type="hpc",
+        system="slurm",
+        mode="pilot",
+        host="me@login.example.com",
+        port=2222,
+        user="me",
+        ssh_key="~/.ssh/id_rsa",
+        project_dir="/work/me/train",
+        max_parallel_tasks=32,
+        default_resources={"nodes": 1, "cpus-per-task": 8, "mem": "32GB", "gpus": "a100:2"},
+        default_walltime="1-12:00:00",
+        queue="gpu",
+        account="p1",
+        qos="long",
+        extra={"mail-type": ["END", "FAIL"], "nice": 5, "contiguous": True},
+        requeue=True,
+        gpus="auto",
+        module_commands=["module load cuda"],
+        conda_env="train",
+        setup=["ulimit -c 0"],
+    )
+    assert sources["other"] == SourceConfig(type="hpc", system="pbs", extra={"W": "group_list=staff"})
+    assert (sources["other"].mode, sources["other"].requeue) == ("jobs", False)
+
+
 def test_a_walltime_without_quotes_stays_text(tmp_path: Path) -> None:
     write(tmp_path, "compute_sources: {c: {type: hpc, default_walltime: 12:00:00}}\n")
     assert load(None, cwd=tmp_path).compute_sources["c"].default_walltime == "12:00:00"
@@ -473,6 +529,51 @@ BAD_FILES = [
     ("compute_sources: {c: {type: local, gpus: -1}}\n",
      "hsm_config.yaml:1: compute_sources.c.gpus: must be auto, a number of GPUs, or a list of indices or UUIDs, "
      "not the number -1"),
+    # clusters
+    ("compute_sources: {c: {type: hpc, mode: pilots}}\n",
+     "hsm_config.yaml:1: compute_sources.c.mode: must be one of jobs, pilot, not the text 'pilots'; "
+     "did you mean pilot?"),
+    ("compute_sources: {c: {type: hpc, requeue: 'yes'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.requeue: must be true or false, not the text 'yes'"),
+    ("compute_sources: {c: {type: hpc, default_resources: 4}}\n",
+     "hsm_config.yaml:1: compute_sources.c.default_resources: must be text or a mapping, not the number 4; "
+     "put it in quotes"),
+    ('compute_sources:\n  c:\n    type: hpc\n    default_resources: "nodes=1:mmem=4GB"\n',
+     "hsm_config.yaml:4: compute_sources.c.default_resources: there is no resource 'mmem'; did you mean mem?"),
+    ("compute_sources:\n  c:\n    type: hpc\n    default_resources:\n      nodes: 1\n      mem: lots\n",
+     "hsm_config.yaml:6: compute_sources.c.default_resources.mem: the text 'lots' is no size; write for example"),
+    ("compute_sources: {c: {type: ssh, resources: 'mem=lots'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.resources: mem: the text 'lots' is no size"),
+    ("compute_sources: {c: {type: hpc, default_walltime: '90'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.default_walltime: the text '90' has no unit; write 90m for minutes"),
+    ("compute_sources: {c: {type: hpc, queue: 'gpu --wrap'}}\n",
+     "hsm_config.yaml:1: compute_sources.c.queue: must be a word without spaces, not the text 'gpu --wrap'"),
+    ("compute_sources: {c: {type: hpc, extra: [--nice]}}\n",
+     "hsm_config.yaml:1: compute_sources.c.extra: must be a mapping of keys to values"),
+    ("compute_sources:\n  c:\n    type: hpc\n    extra:\n      nice: 1\n      mem: 4GB\n",
+     "hsm_config.yaml:6: compute_sources.c.extra.mem: belongs to default_resources, as mem=..."),
+    ("compute_sources:\n  c:\n    type: local\n    queue: gpu\n",
+     "hsm_config.yaml:4: compute_sources.c.queue: only a source of type hpc has it, and this one is of type local"),
+    ("compute_sources: {c: {type: ssh, extra: {nice: 1}}}\n",
+     "hsm_config.yaml:1: compute_sources.c.extra: only a source of type hpc has it, and this one is of type ssh"),
+    ("compute_sources:\n  c:\n    type: local\n    host: there\n",
+     "hsm_config.yaml:4: compute_sources.c.host: a local source is this machine; "
+     "one that is reached by SSH is of type ssh"),
+    ("compute_sources:\n  c:\n    type: hpc\n    port: 2222\n",
+     "hsm_config.yaml:4: compute_sources.c.port: means nothing without host, the login node that is reached by SSH"),
+    ("compute_sources:\n  c:\n    type: hpc\n    gpus: 2\n",
+     "hsm_config.yaml:4: compute_sources.c.gpus: in mode jobs the scheduler gives tasks their GPUs; "
+     "write for example default_resources: gpus=1"),
+    ("compute_sources:\n  c:\n    type: hpc\n    default_resources: mem=4GB\n    resources: mem=4GB\n",
+     "hsm_config.yaml:5: compute_sources.c.resources: says the same as default_resources; keep one of them"),
+    ("compute_sources:\n  c:\n    type: hpc\n    resources: walltime=1h\n    default_walltime: 2h\n",
+     "hsm_config.yaml:5: compute_sources.c.default_walltime: resources says 'walltime' too; keep one of them"),
+    ("compute_sources:\n  c:\n    type: hpc\n    system: pbs\n    default_resources: constraint=ib\n",
+     "hsm_config.yaml:5: compute_sources.c.default_resources: PBS has no constraints; ask for a resource of your site"),
+    ("compute_sources:\n  c:\n    type: hpc\n    system: pbs\n    default_resources: nodes=1\n    qos: long\n",
+     "hsm_config.yaml:6: compute_sources.c.qos: PBS has no qos"),
+    ("compute_sources:\n  c:\n    type: hpc\n    system: slurm\n    extra: {W: group_list=staff}\n",
+     "hsm_config.yaml:5: compute_sources.c.extra: 'W' is an option of PBS; Slurm's go by their long names"),
     # env
     ("compute_sources: {c: {type: local, env: {pas: [A]}}}\n",
      "hsm_config.yaml:1: compute_sources.c.env.pas: unknown key; did you mean pass?; there are pass and set"),
@@ -575,6 +676,37 @@ def test_all_problems_at_once_each_where_it_stands(tmp_path: Path) -> None:
         "hsm_config.yaml:3: compute_sources.server: stands here twice; the first is in line 2",
         "hsm_config.yaml:4: compute.retry_attempts: must be a whole number, not the text '3'; write 3",
         "hydra.launcher.compute_sources.x: has no type; add one of local, ssh, hpc, distributed",
+    ]
+
+
+def test_all_problems_of_a_cluster_at_once(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """\
+        compute_sources:
+          c:
+            type: hpc
+            default_resources: {mem: lots, nods: 1, queue: a}
+            default_walltime: soon
+            queue: b
+            user: me
+            gpus: 2
+            extra: {time: 5, hint: "a\\nb"}
+        """,
+    )
+    found = [problem.split(": ")[1] for problem in problems(None, tmp_path)]
+    assert found == [
+        f"compute_sources.c.{key}"
+        for key in (
+            "default_resources.mem",
+            "default_resources.nods",
+            "default_walltime",
+            "extra.time",
+            "extra.hint",
+            "user",
+            "gpus",
+            "queue",
+        )
     ]
 
 
