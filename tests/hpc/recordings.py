@@ -24,7 +24,7 @@ def answers(path: Path) -> Iterator[Answer]:
     """The commands of a recording and what they answered."""
     for block in re.split(r"^(?=\$ )", path.read_text("utf-8"), flags=re.MULTILINE)[1:]:
         command, _, rest = block.removeprefix("$ ").partition("\n")
-        end = re.search(r"^\[(?:exit (\d+)|killed)[^\n]*\]$", rest, re.MULTILINE)
+        end = re.search(r"\[(?:exit (\d+)|killed)[^\n]*\]$", rest, re.MULTILINE)
         assert end is not None, f"{path.name}: the end of '{command}' is missing"
         out, _, err = rest[: end.start()].partition("[stderr]\n")
         yield Answer(command, out, err, None if end[1] is None else int(end[1]))
