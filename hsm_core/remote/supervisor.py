@@ -12,10 +12,9 @@ import json
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hsm_core.remote import leases, manifest, process
 from hsm_core.remote.gpus import GpuError
@@ -34,6 +33,14 @@ _LOOK_EVERY = 1.0
 _MOMENT = 1.0
 """seconds that processes left behind have to end by themselves"""
 
+
+class Listener(Protocol):
+    """Who hears what becomes of an attempt, as JSON objects."""
+
+    def send(self, data: bytes, /) -> object:
+        """Take one. Raises OSError where nobody listens any more."""
+
+
 Start = Callable[[Mapping[str, Any]], "Worker"]
 """Gives an attempt its worker."""
 
@@ -41,7 +48,7 @@ Start = Callable[[Mapping[str, Any]], "Worker"]
 class Supervision:
     """One attempt from the worker's start to its record."""
 
-    def __init__(self, spec: Mapping[str, Any], events: socket.socket) -> None:
+    def __init__(self, spec: Mapping[str, Any], events: Listener) -> None:
         self._spec = spec
         self._events = events
         self._buffer = b""

@@ -112,7 +112,7 @@ class Zygote:
             os._exit(0)
         if seeds is not None:
             seeds.keep()
-        starter: Starter = _Spawner(self._folder) if app is None else _Forker(app, seeds, self._events, self._free_out)
+        starter: Starter = Spawner(self._folder) if app is None else _Forker(app, seeds, self._events, self._free_out)
         self._before = frozenset(process.children(os.getpid()))
         signals = process.wakeup_pipe(signal.SIGCHLD)
         memory.current()  # found once here, for all slots
@@ -206,7 +206,7 @@ class Zygote:
                 os.waitpid(orphan, os.WNOHANG)
 
 
-class _Spawner:
+class Spawner:
     """Starts a new interpreter for each worker."""
 
     def __init__(self, folder: str) -> None:

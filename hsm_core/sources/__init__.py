@@ -11,6 +11,7 @@ from hsm_core.sources.base import Source
 _OURS = {
     "local": ("hsm_core.sources.local", "LocalSource"),
     "ssh": ("hsm_core.sources.ssh.source", "SshSource"),
+    "hpc": ("hsm_core.sources.hpc.source", "HpcSource"),
 }
 """our own types: module and class of each"""
 

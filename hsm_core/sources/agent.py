@@ -18,7 +18,6 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from hsm_core.config import HsmConfig, SourceConfig
-from hsm_core.config.sizes import limit_in_bytes
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.records import outcome_of, settle
@@ -27,6 +26,7 @@ from hsm_core.remote.leases import capacity
 from hsm_core.sources.base import CommandResult, Health, Post, Source, SweepContext
 from hsm_core.sources.health import health_of
 from hsm_core.sources.line import Line
+from hsm_core.sources.spec import spec
 from hsm_core.task import Attempt, Cause, Outcome
 
 RESTARTS = 3
@@ -128,7 +128,7 @@ class AgentSource(Source):
     def submit(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:
             self._active.update((a.id, a) for a in attempts)
-        self._send({"do": "run", "attempts": [self._spec(a) for a in attempts]})
+        self._send({"do": "run", "attempts": [spec(a, self._sweep.config) for a in attempts]})
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
         self._bury(attempts, "its agent is gone, and it left no result")
@@ -288,21 +288,6 @@ class AgentSource(Source):
         """Settle attempts by what is here of them; without a result they are lost."""
         for attempt in attempts:
             self._post(settle(self._sweep.records, attempt, why))
-
-    def _spec(self, attempt: Attempt) -> dict[str, Any]:
-        return {
-            "id": attempt.id,
-            "name": attempt.task.name,
-            "task": attempt.task.index,
-            "attempt": attempt.number,
-            "epoch": attempt.epoch,
-            "source": attempt.source,
-            "overrides": attempt.task.overrides,
-            "timeout": attempt.timeout,
-            "grace": attempt.grace,
-            "memory": attempt.memory,
-            "max_output": limit_in_bytes(self._sweep.config.logging.max_output),
-        }
 
 
 _FACTS = {"host": str, "pid": int, "output_dir": str, "gpus": list}

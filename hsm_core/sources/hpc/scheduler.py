@@ -1,0 +1,88 @@
+"""What HPC sources need of a scheduler; Slurm and PBS each have a module that does it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hsm_core.exceptions import Unavailable
+from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.resources import Resources
+from hsm_core.sources.hpc.states import JobState
+
+PATIENCE = 60.0
+"""seconds that a scheduler has for an answer"""
+
+
+class Unsure(Unavailable):
+    """The scheduler did not say whether it took a submission: it has to be looked for before there is another."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is submitted: an array whose elements run a command, each with its number behind."""
+
+    token: str
+    folder: Path
+    """takes what the scheduler writes of it"""
+    command: Sequence[str]
+    lead: Sequence[str]
+    """commands of a shell that come before"""
+    count: int
+    resources: Resources
+    requeue: bool
+    """whether the scheduler may start an element again"""
+
+
+class Scheduler(Protocol):
+    """All methods but `element` and `log` ask the scheduler, and raise Unavailable when it does not answer."""
+
+    def start(self) -> None:
+        """Learn what the cluster allows. Raises SourceError where it can't be used."""
+
+    def largest_array(self) -> int:
+        """How many elements an array may have; known after `start`."""
+
+    def submit(self, job: Job) -> str:
+        """Submit an array; returns its id. Raises Rejected where it will never be taken, Unsure."""
+
+    def find(self, token: str) -> str | None:
+        """The id of the array with this token; None where the scheduler has none, or none any more."""
+
+    def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
+        """How the elements of submitted batches stand.
+
+        `ended` names those of which an end is known to have come: of these alone more is asked than whether they live.
+        """
+
+    def element(self, job: str, index: int) -> str:
+        """The name of an element of an array."""
+
+    def log(self, batch: Batch, index: int) -> Path:
+        """Where an element's standard error goes, and what the scheduler writes of its end."""
+
+    def cancel(self, elements: Collection[str]) -> None:
+        """End these; those that have ended already are no error."""
+
+
+def ask(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str] | None:
+    """Run one of a scheduler's programs; None where it does not answer in time. Raises Unavailable: it can't start."""
+    try:
+        return subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+            env=dict(environ),
+            start_new_session=True,  # a Ctrl-C is for us
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as e:
+        raise Unavailable(f"{argv[0]} can't be run: {e.strerror}") from e

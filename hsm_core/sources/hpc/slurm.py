@@ -1,0 +1,106 @@
+"""Slurm: jobs are described as submitit does it; one `squeue` tells of all, and `sacct` where there is one."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from hsm_core.exceptions import Rejected, SourceError, Unavailable
+from hsm_core.sources.hpc import slurm_text as text
+from hsm_core.sources.hpc import translation
+from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.scheduler import PATIENCE, Job, Unsure, ask
+from hsm_core.sources.hpc.slurm_refusals import Refusal, question_refused, refusal_words, submission_refused
+from hsm_core.sources.hpc.states import JobState, settled
+
+
+class Slurm:
+    """The Slurm that this machine's commands talk to."""
+
+    def __init__(self) -> None:
+        self._config = text.SlurmConfig()
+
+    def start(self) -> None:
+        self._config = text.parse_config(self._asked(text.CONFIG_COMMAND))
+        if self._config.max_array_size < 2:
+            raise SourceError("this cluster has no job arrays (MaxArraySize); hsm needs them")
+
+    def largest_array(self) -> int:
+        # A quarter of the controller's room: it is everybody's.
+        return max(1, min(self._config.max_array_size - 1, self._config.max_job_count // 4))
+
+    def submit(self, job: Job) -> str:
+        script = job.folder / "job.sh"
+        script.write_text(self._script(job))
+        done = ask(["sbatch", str(script)], self._environ)
+        code, said = (None, "") if done is None else (done.returncode, done.stderr)
+        found = None if done is None or done.returncode != 0 else text.parse_submitted(done.stdout)
+        if found is not None:
+            return found
+        words = refusal_words(said) or f"sbatch did not answer within {PATIENCE:g} s"
+        refusal = submission_refused(code if code != 0 else -1, said)
+        if refusal is Refusal.REJECTED:
+            raise Rejected(f"sbatch: {words}")
+        raise (Unsure if refusal is Refusal.AMBIGUOUS else Unavailable)(f"sbatch: {words}")
+
+    def _script(self, job: Job) -> str:
+        from submitit import SlurmExecutor
+
+        try:
+            executor = SlurmExecutor(job.folder)
+        except RuntimeError as e:  # there is no srun
+            raise SourceError(f"submitit: {e}") from e
+        parameters = translation.slurm(job.resources)
+        further = {**parameters.pop("additional_parameters"), ("requeue" if job.requeue else "no-requeue"): True}
+        executor.update_parameters(
+            **parameters,
+            job_name=job.token,
+            setup=[*job.lead],
+            array_parallelism=job.count,
+            additional_parameters=further,
+        )
+        executor.parameters["map_count"] = job.count
+        line = f'exec {shlex.join(job.command)} "$SLURM_ARRAY_TASK_ID"'
+        made: str = executor._make_submission_file_text(line, job.token)
+        return made
+
+    def find(self, token: str) -> str | None:
+        found = text.parse_found(self._asked(text.find_command(token, getpass.getuser())), token)
+        return found[-1] if found else None
+
+    def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
+        names = {str(batch.job): batch.token for batch in batches}
+        queue = text.parse_queue(self._asked(text.queue_command(names)), names)
+        elements = {self.element(str(b.job), i) for b in batches for i in range(len(b.attempts))}
+        missing = [e for e in elements if e not in queue and e in ended]
+        accounting: Mapping[str, JobState] = {}
+        if missing and self._config.accounting:
+            accounting = text.parse_accounting(self._asked(text.accounting_command(missing)), names)
+        return settled(elements, queue, accounting)
+
+    def element(self, job: str, index: int) -> str:
+        return f"{job}_{index}"
+
+    def log(self, batch: Batch, index: int) -> Path:
+        return batch.folder / f"{batch.job}_{index}_0_log.err"
+
+    def cancel(self, elements: Collection[str]) -> None:
+        self._asked(text.cancel_command(elements))
+
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        return text.environment(os.environ)
+
+    def _asked(self, argv: Sequence[str]) -> str:
+        """What a command answers; nothing where it knows nothing of what it was asked for. Raises Unavailable."""
+        done = ask(argv, self._environ)
+        if done is not None and done.returncode == 0:
+            return done.stdout
+        words = "" if done is None else refusal_words(done.stderr)
+        refusal = question_refused(None if done is None else done.returncode, "" if done is None else done.stderr)
+        if refusal in (Refusal.UNKNOWN_ID, Refusal.FINISHED, Refusal.NO_ACCOUNTING) and done is not None:
+            return done.stdout
+        raise Unavailable(f"{argv[0]}: {words or f'no answer within {PATIENCE:g} s'}")

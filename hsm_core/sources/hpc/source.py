@@ -1,0 +1,300 @@
+"""Tasks on a cluster behind a scheduler, as job arrays, with the sweep directory on a disk that all its nodes share.
+
+One thread does all that may take time. It hears of starts and ends from files (`hsm_core.remote.element`), and asks the
+scheduler seldom: for what these files can't tell, that a job pends and why, or that it is gone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hsm_core.remote
+from hsm_core.config import SourceConfig
+from hsm_core.events import Note, SourceDown, SourceUp
+from hsm_core.exceptions import Rejected, SourceError, Unavailable
+from hsm_core.records import record_path, settle
+from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
+from hsm_core.sources.hpc import batch as batches
+from hsm_core.sources.hpc.allowance import Allowance
+from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.resources import of_source
+from hsm_core.sources.hpc.scheduler import Job, Scheduler, Unsure
+from hsm_core.sources.hpc.slurm import Slurm
+from hsm_core.sources.hpc.states import JobState, Phase
+from hsm_core.sources.hpc.watch import Watch
+from hsm_core.sources.hpc.words import reason_words
+from hsm_core.sources.spec import spec
+from hsm_core.task import Attempt, Cause, Outcome
+from hsm_core.text import plural
+
+GATHER = 0.3
+"""seconds without another attempt after which a batch is complete"""
+TICK = 0.2
+"""seconds between two looks at what elements left"""
+POLL = 10.0
+"""seconds between two questions to the scheduler that are asked for no reason of their own"""
+LONGEST_PAUSE = 60.0
+"""seconds after a submission that failed; at first `POLL`, then twice as long each time, up to this"""
+SLOTS = 256
+"""attempts in the scheduler at a time, unless `max_parallel_tasks` says otherwise"""
+
+
+class HpcSource(Source):
+    type = "hpc"
+    outlives_launcher = True
+
+    def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
+        super().__init__(name, config, slots)
+        self._scheduler: Scheduler = Slurm()
+        self._resources = of_source(config)
+        self._changed = threading.Condition()
+        """guards the attempts that wait, those that are watched, and what is to be cancelled"""
+        self._waiting: list[Attempt] = []
+        """attempts that go into the next batch"""
+        self._gathered_at = self._not_before = 0.0
+        """when the last of them came, and when the next batch may go out after one that did not"""
+        self._pause = POLL
+        self._unsure: list[Batch] = []
+        """batches of which nobody knows whether they were submitted"""
+        self._to_cancel: set[str] = set()
+        self._allowance = Allowance()
+        self._poll_at = 0.0
+        self._down = False
+        self._reasons: Mapping[str, int] = {}
+        """why jobs pend, and how many"""
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def default_slots(cls, config: SourceConfig, gpus_per_task: float | None) -> int:
+        return SLOTS
+
+    # --- the engine's side
+
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        if shutil.which("sbatch") is None:
+            raise SourceError(f"{self.name}: there is no sbatch on PATH; start the sweep on a node that submits jobs")
+        if "\n" in str(sweep.directory) or "%" in str(sweep.directory):
+            bad = f"{self.name}: Slurm can't write to a directory with % or a line end in its name"
+            raise SourceError(f"{bad}: {str(sweep.directory)!r}; name another hydra.sweep.dir")
+        try:
+            self._scheduler.start()
+        except SourceError as e:
+            raise SourceError(f"{self.name}: {e}") from e
+        self._sweep, self._post = sweep, post
+        self._top = sweep.directory / ".hsm" / "hpc" / self.name
+        self._watch = Watch(self.name, sweep.records, self._scheduler, self._resources, post)
+        self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        with self._changed:
+            self._waiting += attempts
+            self._gathered_at = time.monotonic()
+            self._changed.notify_all()
+
+    def attach(self, attempts: Sequence[Attempt]) -> None:
+        found = {attempt_id: batch for batch in batches.find(self._top) for attempt_id in batch.attempts}
+        with self._changed:
+            ours = {attempt.id for attempt in self._waiting} | self._watch.elements.keys()
+            for attempt in attempts:
+                if attempt.id in ours:
+                    continue
+                if attempt.id not in found or record_path(self._sweep.records, attempt.id).exists():
+                    self._post(settle(self._sweep.records, attempt, "it was never submitted"))
+                    continue
+                batch = self._watch.take(attempt, found[attempt.id])
+                if batch.job is None and batch not in self._unsure:
+                    self._unsure.append(batch)
+            self._poll_at = 0.0
+            self._changed.notify_all()
+
+    def cancel(self, attempts: Sequence[Attempt]) -> None:
+        ids = {attempt.id for attempt in attempts}
+        with self._changed:
+            dropped = [attempt for attempt in self._waiting if attempt.id in ids]
+            self._waiting = [attempt for attempt in self._waiting if attempt.id not in ids]
+            self._watch.cancelled |= ids
+            self._to_cancel |= ids
+            for attempt in dropped:
+                self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
+            self._changed.notify_all()
+
+    def collect(self, attempts: Sequence[Attempt]) -> None:
+        """The output directories are in the sweep directory from the start."""
+
+    def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise Unavailable(f"{self.name}: {e}") from e
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"system": "slurm"}
+
+    def stop(self, timeout: float = 10.0) -> None:
+        if self._thread is None:
+            return
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            left = [*self._waiting, *(element.attempt for element in self._watch.elements.values())]
+        self.cancel(left)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._watch.elements, max(0.0, deadline - time.monotonic()))
+        self.leave(max(0.0, deadline - time.monotonic()))
+
+    def leave(self, timeout: float = 10.0) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(max(timeout, 1.0))
+
+    # --- the thread's side
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                if not self._closed:
+                    self._changed.wait(TICK if self._waiting or self._watch.elements else None)
+                if self._closed:
+                    return
+                gathered = self._gathered()
+                self._watch.hear()
+                self._changed.notify_all()
+            try:
+                if gathered:
+                    self._hand_in(gathered)
+                self._withdraw()
+                self._ask()
+            except Unavailable as e:
+                self._poll_at = time.monotonic() + POLL
+                if not self._down:
+                    self._down = True
+                    self._post(SourceDown(self.name, f"{self.name}: {e}. Its jobs go on there."))
+
+    def _gathered(self) -> list[Attempt]:
+        """The attempts of the next batch, if it is time for that; the caller has the lock."""
+        most, now = self._scheduler.largest_array(), time.monotonic()
+        complete = len(self._waiting) >= most or now - self._gathered_at >= GATHER
+        if not self._waiting or not complete or now < self._not_before or not self._allowance.take():
+            return []
+        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        return taken
+
+    def _hand_in(self, attempts: Sequence[Attempt]) -> None:
+        """Submit a batch, or have its attempts wait again."""
+        shared = {
+            "payload": str(self._sweep.payload),
+            "records": str(self._sweep.records),
+            "requeue": self.config.requeue,
+            "variables": {"HSM_SWEEP_ID": self._sweep.id, "HSM_SWEEP_DIR": str(self._sweep.directory)},
+        }
+        made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], shared)
+        with self._changed:
+            for attempt in attempts:
+                self._watch.take(attempt, made)
+        try:
+            made.submitted(self._scheduler.submit(self._job(made)))
+        except Rejected as e:
+            with self._changed:
+                for attempt in attempts:
+                    self._watch.finish(attempt, Outcome.failed(Cause.REJECTED, f"{self.name}: {e}"))
+        except Unsure:
+            self._unsure.append(made)
+            raise
+        except Unavailable:
+            self._put_back(made)
+            raise
+        else:
+            self._pause = POLL
+            self._poll_at = time.monotonic() + POLL
+            self._up()
+
+    def _job(self, made: Batch) -> Job:
+        main = Path(hsm_core.remote.__file__).with_name("__main__.py")
+        return Job(
+            token=made.token,
+            folder=made.folder,
+            command=[self.config.python or sys.executable, "-u", str(main), "element", str(made.folder)],
+            lead=[*self.config.module_commands, *self.config.setup],
+            count=len(made.attempts),
+            resources=self._resources,
+            requeue=self.config.requeue,
+        )
+
+    def _put_back(self, made: Batch) -> None:
+        """The attempts of a batch that was not submitted wait for the next one."""
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        with self._changed:
+            elements = self._watch.elements
+            self._waiting[:0] = [elements.pop(a).attempt for a in made.attempts if a in elements]
+        made.remove()
+
+    def _up(self) -> None:
+        if self._down:
+            self._down = False
+            self._post(SourceUp(self.name))
+
+    def _withdraw(self) -> None:
+        """Have the scheduler end what is to be cancelled, as far as it has that."""
+        with self._changed:
+            self._to_cancel &= self._watch.elements.keys()
+            named = [e for e in self._watch.submitted() if e.attempt.id in self._to_cancel]
+        if named:
+            self._scheduler.cancel([self._watch.name(element) for element in named])
+            self._watch.curious = True
+        with self._changed:
+            self._to_cancel -= {element.attempt.id for element in named}
+
+    def _ask(self) -> None:
+        """Ask the scheduler how things stand, if it is time for that."""
+        if self._watch.curious:
+            self._poll_at, self._watch.curious = 0.0, False
+        if not self._watch.elements or time.monotonic() < self._poll_at or not self._allowance.take():
+            return
+        self._poll_at = time.monotonic() + POLL
+        for batch in [*self._unsure]:
+            self._look_for(batch)
+        with self._changed:
+            named = self._watch.submitted()
+        if named:
+            gone = [self._watch.name(e) for e in named if e.started or e.ended or e.gone_since is not None]
+            states = self._scheduler.states({e.batch.token: e.batch for e in named}.values(), gone)
+            with self._changed:
+                for element in named:
+                    self._watch.judge(element, states[self._watch.name(element)])
+                self._changed.notify_all()
+            self._tell_pending([states[self._watch.name(element)] for element in named])
+        self._up()
+
+    def _look_for(self, batch: Batch) -> None:
+        """Find out whether a batch was submitted; if it was not, it never will be."""
+        job = self._scheduler.find(batch.token)
+        if job is not None:
+            batch.submitted(job)
+        else:
+            batch.void()  # it may still be on its way to the scheduler
+            with self._changed:
+                for element in [e for e in self._watch.elements.values() if e.batch is batch and not e.started]:
+                    event = settle(self._sweep.records, element.attempt, "it was never submitted")
+                    self._watch.finish(element.attempt, event.outcome)
+        self._unsure.remove(batch)
+
+    def _tell_pending(self, states: Sequence[JobState]) -> None:
+        """Say why jobs wait, each time there are other reasons."""
+        reasons = Counter(reason_words(s.reason) for s in states if s.phase in (Phase.PENDING, Phase.HELD))
+        if reasons.keys() - self._reasons.keys():
+            told = "; ".join(f"{plural(count, 'job')}: {words}" for words, count in reasons.most_common(3))
+            self._post(Note("INFO", f"pending in the scheduler: {told}", source=self.name))
+        self._reasons = reasons
