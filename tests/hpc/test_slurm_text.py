@@ -27,7 +27,7 @@ from hsm_core.sources.hpc.states import JobState, Phase, settled
 from tests.hpc.recordings import OWN, TESTBED, Answer, answer, answers
 
 STATES = OWN / "slurm_states.txt"
-IDS = dict(re.findall(r"(\w+)=(\d+)", STATES.read_text("utf-8").splitlines()[0]))
+IDS = dict(re.findall(r"(\w+)=(\d+)", STATES.read_text("utf-8").splitlines()[1]))
 """ids of the recorded jobs, by their names"""
 
 
@@ -294,12 +294,18 @@ def test_a_banner_before_the_answer() -> None:
 # --- looking for a job, submitting and cancelling -------------------------------------------------
 
 
-def test_finding_a_job_by_its_name() -> None:
-    assert parse_found(own(find_command("array", "root")).out, "array") == [IDS["array"]]
-    accounted = answer(STATES, "sacct --noheader --parsable2 --allocations")
-    assert parse_found(accounted.out, "array") == [IDS["array"]]
-    assert parse_found(own(find_command("nosuch", "root")).out, "nosuch") == []
-    assert parse_found("12|hsm-1\n9_[0-3%2]|hsm-1\n9_4|hsm-1\n7|hsm-10\n", "hsm-1") == ["9", "12"]
+@pytest.mark.parametrize(("token", "ids"), [("hsm-1", []), ("hsm-2", ["3"]), ("hsm-3", ["5"]), ("hsm-4", [])])
+def test_finding_a_job_by_its_name(token: str, ids: list[str]) -> None:
+    """Those that Slurm rejected after it had made them are no jobs: hsm-1, and one of two that are called hsm-2."""
+    queued = answer(OWN / "slurm_found.txt", shlex.join(find_command(token, "root")).replace("'", ""))
+    assert parse_found(queued.out, token) == ids
+    asked = shlex.join(find_in_accounting_command(token, "root", 0.0)).partition(" --starttime")[0]
+    assert parse_found(answer(OWN / "slurm_found.txt", asked).out, token) == ids
+
+
+def test_a_name_that_two_jobs_have() -> None:
+    text = "12|hsm-1|RUNNING|n1\n9_[0-3%2]|hsm-1|PENDING|\n9_4|hsm-1|CANCELLED|\n7|hsm-10|RUNNING|n1\n"
+    assert parse_found(text, "hsm-1") == ["9", "12"]
 
 
 def test_the_accounting_is_searched_from_a_day_before(monkeypatch: pytest.MonkeyPatch) -> None:

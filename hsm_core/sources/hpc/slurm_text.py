@@ -141,7 +141,14 @@ def _memory_ran_out(row: Mapping[str, str], steps: Sequence[Mapping[str, str]], 
 
 def find_command(token: str, user: str) -> list[str]:
     """Asks the controller for jobs of this name, that have not ended or did so less than MinJobAge ago."""
-    return ["squeue", "--noheader", "--states=all", f"--user={user}", f"--name={_checked(token)}", "--format=%F|%j"]
+    return [
+        "squeue",
+        "--noheader",
+        "--states=all",
+        f"--user={user}",
+        f"--name={_checked(token)}",
+        "--format=%F|%j|%T|%N",
+    ]
 
 
 def find_in_accounting_command(token: str, user: str, since: float) -> list[str]:
@@ -150,14 +157,21 @@ def find_in_accounting_command(token: str, user: str, since: float) -> list[str]
     It learns of a job late, and at times not of its name: what it does not know may be all the same.
     """
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 86400))  # the controller's clock may be another
-    shown = ["--noheader", "--parsable2", "--allocations", "--format=JobID,JobName"]
+    shown = ["--noheader", "--parsable2", "--allocations", "--format=JobID,JobName,State,NodeList"]
     return ["sacct", *shown, f"--user={user}", f"--name={_checked(token)}", f"--starttime={start}"]
 
 
 def parse_found(text: str, token: str) -> list[str]:
-    """The ids of the jobs with this name in the answer to either, the oldest first. There should be one at most."""
-    rows = (line.strip().partition("|") for line in text.splitlines())
-    return sorted({m[1] for name, _, job in rows if job == token and (m := re.match(r"(\d+)(?:_|$)", name))}, key=int)
+    """The ids of the jobs with this name in the answer to either, the oldest first. There should be one at most.
+
+    A submission that was rejected may leave a job that failed without having had a node; it is no job.
+    """
+    found: set[str] = set()
+    for name, job, state, node in (line.split("|") for line in text.splitlines() if line.count("|") == 3):
+        id_ = re.match(r"(\d+)(?:_|$)", name)
+        if job == token and id_ is not None and not (state == "FAILED" and _node(node.strip()) is None):
+            found.add(id_[1])
+    return sorted(found, key=int)
 
 
 def parse_submitted(text: str) -> str | None:
