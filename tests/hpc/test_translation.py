@@ -75,11 +75,13 @@ def test_an_attempt_is_one_process_for_submitit() -> None:
         ({"extra": {"W": "group_list=staff", "l": ["gpu_model=a100", "filesystems=home"], "p": 5, "Z": None}},
          {"select": "1:ncpus=1",
           "extra": ["-W group_list=staff", "-l gpu_model=a100", "-l filesystems=home", "-p 5"]}),
+        ({"extra": {"W": "a='b c' -o /x"}},
+         {"select": "1:ncpus=1", "extra": ["-W 'a='\"'\"'b c'\"'\"' -o /x'"]}),
         ({"extra": {"Y": True}}, {"select": "1:ncpus=1", "extra": ["-Y"]}),
     ],
 )  # fmt: skip
 def test_pbs(value: Any, parameters: dict[str, Any]) -> None:
-    assert pbs(parse(value or {})) == parameters
+    assert pbs(parse(value or {})) == {"walltime": None} | parameters
 
 
 @pytest.mark.parametrize(

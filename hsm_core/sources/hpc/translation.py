@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from typing import Any
 
 from hsm_core.sources.hpc.extra import of_slurm
@@ -55,8 +56,9 @@ def slurm(resources: Resources) -> dict[str, Any]:
 def pbs(resources: Resources) -> dict[str, Any]:
     """What the executor of `hsm_core.pbs` takes: `select`, `place`, `walltime` (seconds), `queue`, `account`, `extra`.
 
-    A node of Slurm is a chunk, and several are on as many hosts (pbs_resources(7B)). `extra` is a list of options with
-    their values, as they stand behind `#PBS`. Raises ValueError for what PBS has no words for.
+    A node of Slurm is a chunk, and several are on as many hosts (pbs_resources(7B)). A walltime of None leaves it to
+    the queue. `extra` is a list of options with their values, as they stand behind `#PBS`. Raises ValueError for what PBS
+    has no words for.
     """
     _refuse(lacking(resources, "pbs"))
     nodes, tasks = resources.nodes or 1, resources.tasks_per_node
@@ -73,17 +75,18 @@ def pbs(resources: Resources) -> dict[str, Any]:
         if value is True:
             options.append(f"-{key}")
         elif value:
-            options += [f"-{key} {one}" for one in (value if isinstance(value, tuple) else (value,))]
-    return _said(
-        {
-            "select": ":".join([str(nodes), *(f"{name}={value}" for name, value in _said(chunk).items())]),
-            "place": ":".join(place) or None,
-            "walltime": resources.walltime,
-            "queue": resources.queue,
-            "account": resources.account,
-            "extra": options or None,
-        }
-    )
+            options += [f"-{key} {shlex.quote(one)}" for one in (value if isinstance(value, tuple) else (value,))]
+    further = {
+        "place": ":".join(place) or None,
+        "queue": resources.queue,
+        "account": resources.account,
+        "extra": options or None,
+    }
+    return {
+        "select": ":".join([str(nodes), *(f"{name}={value}" for name, value in _said(chunk).items())]),
+        "walltime": resources.walltime,
+        **_said(further),
+    }
 
 
 def lacking(resources: Resources, system: str) -> Problems:
