@@ -81,12 +81,12 @@ def _of_cluster(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     written = source.get(where, {})
     if not isinstance(written, (str, Mapping)):
         return
-    asked, problems = resources.read(written)
+    asked = resources.read(written)[0]  # as much of it as can be read
     for key, field in _SAID_BY.items():
         if getattr(asked, field) and key in source:
             yield key, f"{where} says '{field}' too; keep one of them"
-    own, more = resources.read({field: source.get(key) for key, field in _SAID_BY.items()})
-    if not (problems or more) and source.get("system") in ("slurm", "pbs"):
+    own = resources.read({field: source.get(key) for key, field in _SAID_BY.items()})[0]
+    if source.get("system") in ("slurm", "pbs"):
         for field, text in translation.lacking(resources.merged(asked, own), source["system"]):
             key = next((key for key, name in _SAID_BY.items() if name == field and key in source), where)
             yield key, text

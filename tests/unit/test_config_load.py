@@ -686,9 +686,11 @@ def test_all_problems_of_a_cluster_at_once(tmp_path: Path) -> None:
         compute_sources:
           c:
             type: hpc
-            default_resources: {mem: lots, nods: 1, queue: a}
+            system: pbs
+            default_resources: {mem: lots, nods: 1, queue: a, constraint: ib}
             default_walltime: soon
             queue: b
+            qos: long
             user: me
             gpus: 2
             extra: {time: 5, hint: "a\\nb"}
@@ -706,6 +708,8 @@ def test_all_problems_of_a_cluster_at_once(tmp_path: Path) -> None:
             "user",
             "gpus",
             "queue",
+            "default_resources",
+            "qos",
         )
     ]
 

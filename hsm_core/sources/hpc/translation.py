@@ -57,8 +57,8 @@ def pbs(resources: Resources) -> dict[str, Any]:
     """What the executor of `hsm_core.pbs` takes: `select`, `place`, `walltime` (seconds), `queue`, `account`, `extra`.
 
     A node of Slurm is a chunk, and several are on as many hosts (pbs_resources(7B)). A walltime of None leaves it to
-    the queue. `extra` is a list of options with their values, as they stand behind `#PBS`. Raises ValueError for what PBS
-    has no words for.
+    the queue. `extra` is a list of options with their values, as they stand behind `#PBS`. Raises ValueError for what
+    PBS has no words for.
     """
     _refuse(lacking(resources, "pbs"))
     nodes, tasks = resources.nodes or 1, resources.tasks_per_node
