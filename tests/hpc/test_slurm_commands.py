@@ -28,7 +28,7 @@ def cluster(slurm_accounting: SlurmCluster) -> Iterator[SlurmCluster]:
 def call(cluster: SlurmCluster, command: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
-        env=slurm_text.environment({**environ, **cluster.environ}),
+        env={**environ, **cluster.environ},
         cwd=cluster.folder,
         capture_output=True,
         text=True,
@@ -38,16 +38,17 @@ def call(cluster: SlurmCluster, command: Sequence[str], environ: Mapping[str, st
 
 
 def said(cluster: SlurmCluster, command: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
-    done = call(cluster, command, environ or {})
+    done = call(cluster, command, slurm_text.environment(environ or {}))
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def submit(cluster: SlurmCluster, command: str, name: str, asked: Any, **more: Any) -> subprocess.CompletedProcess[str]:
     """Submit a line of shell in a job script as submitit writes it."""
-    path = cluster.folder / f"{name}.sh"
-    path.write_text(_make_sbatch_string(command, cluster.folder, job_name=name, **slurm(parse(asked)), **more))
-    return call(cluster, ["sbatch", str(path)], {})
+    path, resources = cluster.folder / f"{name}.sh", parse(asked)
+    path.write_text(_make_sbatch_string(command, cluster.folder, job_name=name, **slurm(resources), **more))
+    of_the_user = {"SBATCH_JOB_NAME": "mine", "SBATCH_ARRAY_INX": "0-1", "SBATCH_TIMELIMIT": "1"}
+    return call(cluster, ["sbatch", str(path)], slurm_text.submission_environment(of_the_user, resources))
 
 
 def submitted(cluster: SlurmCluster, command: str, name: str, asked: Any, **more: Any) -> str:
@@ -139,7 +140,7 @@ def test_a_cluster_tells_its_limits(cluster: SlurmCluster) -> None:
 
 
 def test_unknown_ids(cluster: SlurmCluster) -> None:
-    done = call(cluster, slurm_text.queue_command(["99999"]), {})
+    done = call(cluster, slurm_text.queue_command(["99999"]), slurm_text.environment({}))
     assert question_refused(done.returncode, done.stderr) is Refusal.UNKNOWN_ID
     assert queue(cluster, "99999", "99998") == {}
     assert said(cluster, slurm_text.cancel_command(["99999_3", "99998"])) == ""

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hsm_core.sources.hpc import slurm_text
+from hsm_core.sources.hpc.resources import Resources
 from hsm_core.sources.hpc.slurm_text import (
     SlurmConfig,
     accounting_command,
@@ -22,6 +23,7 @@ from hsm_core.sources.hpc.slurm_text import (
     parse_queue,
     parse_submitted,
     queue_command,
+    submission_environment,
 )
 from hsm_core.sources.hpc.states import JobState, Phase, settled
 from tests.hpc.recordings import OWN, TESTBED, Answer, answer, answers
@@ -372,6 +374,18 @@ def test_the_users_own_settings_of_squeue_do_not_hide_jobs() -> None:
     found = environment(own_settings | {"PATH": "/bin"})
     assert found.keys() == {"SLURM_CONF", "PATH", "LC_ALL", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"}
     assert found["LC_ALL"] == "C"
+
+
+def test_the_users_own_settings_of_sbatch() -> None:
+    environ = {"SBATCH_JOB_NAME": "mine", "SBATCH_ARRAY_INX": "0-9", "SBATCH_ACCOUNT": "p0", "SBATCH_QOS": "long"}
+    found = submission_environment(environ | {"SLURM_CLUSTERS": "west"}, Resources(account="p1"))
+    assert found.keys() == {"SBATCH_QOS", "SLURM_CLUSTERS", "LC_ALL", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"}
+
+
+def test_inside_of_a_job() -> None:
+    environ = {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "100", "SLURM_CONF": "/x", "SLURM_CLUSTERS": "west", "A": "b"}
+    found = submission_environment(environ, Resources())
+    assert found.keys() == {"SLURM_CONF", "A", "LC_ALL", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT"}
 
 
 # --- the configuration ----------------------------------------------------------------------------

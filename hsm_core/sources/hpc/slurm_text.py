@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hsm_core.config.sizes import mebibytes
+from hsm_core.sources.hpc.resources import Resources
+from hsm_core.sources.hpc.slurm_states import OOM_SIGNAL, exit_of, exit_of_status, phase_of
 from hsm_core.sources.hpc.states import JobState, Phase
 
 _ELEMENT = re.compile(r"(\d+)(?:_(\d+))?", re.ASCII)
@@ -23,6 +25,28 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that Slurm's commands are to be run with: without those that change what they show."""
     kept = {name: value for name, value in environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
     return kept | {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+
+
+def submission_environment(environ: Mapping[str, str], resources: Resources) -> dict[str, str]:
+    """The variables that sbatch is to be run with.
+
+    Its own, SBATCH_*, count before the job script (sbatch(1), INPUT ENVIRONMENT VARIABLES): a name or an array of the
+    user's would take the place of ours. Those that say where the user's jobs go stay, unless the configuration does.
+    What a job that hsm runs in was given is not for the jobs it submits, which inherit the rest.
+    """
+    kept = environment(environ)
+    said = {"ACCOUNT": resources.account, "PARTITION": resources.queue, "QOS": resources.qos}
+    stay = {f"SBATCH_{name}" for name, ours in {**said, "RESERVATION": resources.reservation}.items() if ours is None}
+    inside = "SLURM_JOB_ID" in kept
+    return {
+        name: value
+        for name, value in kept.items()
+        if not (name.startswith("SBATCH_") and name not in stay)
+        and not (inside and name.startswith("SLURM_") and name not in _OF_THE_CLUSTER)
+    }
+
+
+_OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT")
 
 
 # --- the queue ------------------------------------------------------------------------------------
@@ -66,9 +90,9 @@ def parse_queue(text: str, names: Mapping[str, str] = _ANY) -> dict[str, JobStat
         id_, state, restarts, status, node, name, reason = cells
         if not (restarts.isdecimal() and status.isdecimal()) or name != _expected(id_, names, name)[:80]:
             continue
-        phase, words = _phase(state, "" if reason == "None" else reason)
-        code, signal = _of_status(int(status), phase)
-        if signal == _OOM_SIGNAL:
+        phase, words = phase_of(state, "" if reason == "None" else reason)
+        code, signal = exit_of_status(int(status), phase)
+        if signal == OOM_SIGNAL:
             phase = Phase.OUT_OF_MEMORY
         for element in _elements(id_):
             found[element] = JobState(element, phase, words, _node(node), code, signal, int(restarts))
@@ -112,8 +136,8 @@ def parse_accounting(text: str, names: Mapping[str, str] = _ANY) -> dict[str, Jo
 
 def _accounted(element: str, row: Mapping[str, str], steps: Sequence[Mapping[str, str]]) -> JobState:
     state, _, rest = row["State"].partition(" ")
-    phase, reason = _phase(state, rest)
-    code, signal = _exit(row["ExitCode"], phase)
+    phase, reason = phase_of(state, rest)
+    code, signal = exit_of(row["ExitCode"], phase)
     peak = max((_memory(step["MaxRSS"]) or 0.0 for step in steps), default=0.0) or None
     if phase in (Phase.FAILED, Phase.CANCELLED) and _memory_ran_out(row, steps, peak):
         phase = Phase.OUT_OF_MEMORY
@@ -122,13 +146,11 @@ def _accounted(element: str, row: Mapping[str, str], steps: Sequence[Mapping[str
 
 _NAMELESS = "allocation"
 """what sacct calls a job of whose start it learned before its submission"""
-_OOM_SIGNAL = 125
-"""what Slurm gives as the signal of a step that the kernel ended for want of memory; no real signal is so high"""
 
 
 def _memory_ran_out(row: Mapping[str, str], steps: Sequence[Mapping[str, str]], peak: float | None) -> bool:
     # A step may run out of memory while the job's script ends with a code of its own.
-    if any(one["State"] == "OUT_OF_MEMORY" or one["ExitCode"].endswith(f":{_OOM_SIGNAL}") for one in (row, *steps)):
+    if any(one["State"] == "OUT_OF_MEMORY" or one["ExitCode"].endswith(f":{OOM_SIGNAL}") for one in (row, *steps)):
         return True
     # Where it is Slurm that looks for memory now and then (OverMemoryKill), it calls that a kill like any other.
     limit = _memory(row["ReqMem"].removesuffix("n"))
@@ -237,74 +259,7 @@ def parse_config(text: str) -> SlurmConfig:
     )
 
 
-# --- words and numbers ----------------------------------------------------------------------------
-
-_PHASES = {
-    "PENDING": Phase.PENDING,
-    "CONFIGURING": Phase.PENDING,
-    "EXPEDITING": Phase.PENDING,
-    "POWER_UP_NODE": Phase.PENDING,
-    "RESV_DEL_HOLD": Phase.HELD,
-    "REQUEUE_HOLD": Phase.HELD,
-    "SPECIAL_EXIT": Phase.HELD,
-    "RUNNING": Phase.RUNNING,
-    "SUSPENDED": Phase.RUNNING,
-    "STOPPED": Phase.RUNNING,
-    "SIGNALING": Phase.RUNNING,
-    "RESIZING": Phase.RUNNING,
-    "COMPLETING": Phase.RUNNING,
-    "STAGE_OUT": Phase.RUNNING,
-    "COMPLETED": Phase.COMPLETED,
-    "FAILED": Phase.FAILED,
-    "TIMEOUT": Phase.TIMEOUT,
-    "DEADLINE": Phase.TIMEOUT,
-    "OUT_OF_MEMORY": Phase.OUT_OF_MEMORY,
-    "NODE_FAIL": Phase.NODE_FAIL,
-    "BOOT_FAIL": Phase.NODE_FAIL,
-    "LAUNCH_FAILED": Phase.NODE_FAIL,
-    "RECONFIG_FAIL": Phase.NODE_FAIL,
-    "PREEMPTED": Phase.PREEMPTED,
-    "REQUEUED": Phase.REQUEUED,
-    "REQUEUE_FED": Phase.REQUEUED,
-    "CANCELLED": Phase.CANCELLED,
-}
-"""by the states of squeue(1) and sacct(1), JOB STATE CODES; REVOKED, for one, runs on another cluster: UNKNOWN"""
-_PLAIN = (
-    "PENDING",
-    "RUNNING",
-    "COMPLETED",
-    "FAILED",
-    "TIMEOUT",
-    "OUT_OF_MEMORY",
-    "NODE_FAIL",
-    "PREEMPTED",
-    "CANCELLED",
-)
-_HELD = re.compile(r"JobHe?o?ld|held$|held state$|requeued_held$|held_state$")
-
-
-def _phase(state: str, reason: str) -> tuple[Phase, str]:
-    """The phase of a state, and the reason with the state in it where the phase tells less."""
-    phase = _PHASES.get(state.rstrip("+"), Phase.UNKNOWN)
-    if phase is Phase.PENDING and _HELD.search(reason):
-        phase = Phase.HELD
-    plain = state in _PLAIN or (state == "REQUEUED" and phase is Phase.REQUEUED)
-    return phase, reason if plain else " ".join(filter(None, [state, reason]))
-
-
-def _exit(text: str, phase: Phase) -> tuple[int | None, int | None]:
-    """Exit code and signal of `3:0` and `0:9`; only what ended by itself has a code of 0."""
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if found is None:
-        return None, None
-    code, signal = int(found[1]), int(found[2])
-    counts = code or (not signal and phase in (Phase.COMPLETED, Phase.FAILED))
-    return code if counts else None, signal or None
-
-
-def _of_status(status: int, phase: Phase) -> tuple[int | None, int | None]:
-    """The same of a status as wait(2) gives it."""
-    return _exit(f"{status >> 8 if not status & 127 else 0}:{status & 127}", phase)
+# --- names and numbers -----------------------------------------------------------------------------
 
 
 def _node(text: str) -> str | None:
