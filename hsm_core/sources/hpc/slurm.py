@@ -35,13 +35,13 @@ class Slurm:
     def submit(self, job: Job) -> str:
         script = job.folder / "job.sh"
         script.write_text(self._script(job))
-        done = ask(["sbatch", str(script)], self._environ)
+        done = ask(["sbatch", str(script)], text.submission_environment(os.environ, job.resources))
         code, said = (None, "") if done is None else (done.returncode, done.stderr)
         found = None if done is None or done.returncode != 0 else text.parse_submitted(done.stdout)
         if found is not None:
             return found
         words = refusal_words(said) or f"sbatch did not answer within {PATIENCE:g} s"
-        refusal = submission_refused(code if code != 0 else -1, said)
+        refusal = submission_refused(code or (None if code is None else -1), said)
         if refusal is Refusal.REJECTED:
             raise Rejected(f"sbatch: {words}")
         raise (Unsure if refusal is Refusal.AMBIGUOUS else Unavailable)(f"sbatch: {words}")
@@ -58,6 +58,7 @@ class Slurm:
         executor.update_parameters(
             **parameters,
             job_name=job.token,
+            wckey=None,
             setup=[*job.lead],
             array_parallelism=job.count,
             additional_parameters=further,

@@ -65,6 +65,8 @@ class HpcSource(Source):
         self._unsure: list[Batch] = []
         """batches of which nobody knows whether they were submitted"""
         self._to_cancel: set[str] = set()
+        self._withdrawn: set[str] = set()
+        """attempts whose jobs were given up, and are to be cancelled once"""
         self._allowance = Allowance()
         self._poll_at = 0.0
         self._down = False
@@ -249,6 +251,8 @@ class HpcSource(Source):
     def _withdraw(self) -> None:
         """Have the scheduler end what is to be cancelled, as far as it has that."""
         with self._changed:
+            self._to_cancel |= self._watch.given_up.keys() - self._withdrawn
+            self._withdrawn |= self._watch.given_up.keys()
             self._to_cancel &= self._watch.elements.keys()
             named = [e for e in self._watch.submitted() if e.attempt.id in self._to_cancel]
         if named:

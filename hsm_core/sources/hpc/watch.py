@@ -21,10 +21,13 @@ from hsm_core.sources.hpc.scheduler import Scheduler
 from hsm_core.sources.hpc.slurm_log import phase_of_log
 from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.verdict import verdict
+from hsm_core.sources.hpc.words import hopeless, reason_words
 from hsm_core.task import Attempt, Cause, Outcome
 
 GRACE = 15.0
 """seconds that a result may need to be seen here after its job has ended"""
+HOPE = 60.0
+"""seconds that a job may wait for what will never come: somebody may be mending that"""
 SAID = 4096
 """bytes at the end of a job's output that are looked at"""
 
@@ -39,6 +42,8 @@ class Element:
     """whether its process has left a word that it ends"""
     gone_since: float | None = None
     """when its job was first found to have ended"""
+    hopeless_since: float | None = None
+    """when it was first found to wait for what will not come"""
 
 
 class Watch:
@@ -54,6 +59,8 @@ class Watch:
         """by the ids of their attempts"""
         self.cancelled: set[str] = set()
         """attempts that are to end"""
+        self.given_up: dict[str, str] = {}
+        """attempts whose jobs would never start, and why; they are to be cancelled"""
         self.curious = False
         """whether the scheduler is to be asked soon"""
         self._known: dict[str, set[str]] = {}
@@ -111,26 +118,39 @@ class Watch:
 
     def judge(self, element: Element, state: JobState) -> None:
         """Settle an attempt if its job is gone: by its result, or after a while without one by that state."""
+        now = time.monotonic()
         if state.phase.lives:
             element.gone_since = None
+            self._doubt(element, state, now)
             return
-        now = time.monotonic()
         outcome = settle(self._records, element.attempt, "").outcome
         if outcome.record is not None and not self._unexplained(element, outcome):
             self.finish(element.attempt, outcome)
             return
         element.gone_since = element.gone_since or now
         never_ran = state.phase is Phase.CANCELLED and not element.started
+        never_ran |= element.attempt.id in self.given_up
         if not never_ran and not element.ended and now - element.gone_since < GRACE:
             self.curious = True
             return
-        if element.attempt.id in self.cancelled:
+        if element.attempt.id in self.given_up:
+            judged = Outcome.failed(Cause.REJECTED, self.given_up[element.attempt.id])
+        elif element.attempt.id in self.cancelled:
             judged = Outcome.failed(Cause.CANCELLED, "ended before it was done")
         else:
             judged = verdict(state, *self._said(element), self._resources)
         if outcome.record is not None:
             judged = msgspec.structs.replace(outcome, cause=judged.cause, message=judged.message)
         self.finish(element.attempt, judged)
+
+    def _doubt(self, element: Element, state: JobState, now: float) -> None:
+        """Give up a job that pends for ever, once that is so for a while."""
+        if state.phase is not Phase.PENDING or not hopeless(state.reason):
+            element.hopeless_since = None
+            return
+        element.hopeless_since = element.hopeless_since or now
+        if now - element.hopeless_since >= HOPE and element.attempt.id not in self.given_up:
+            self.given_up[element.attempt.id] = f"job {state.element} {reason_words(state.reason)} ({state.reason})"
 
     def _said(self, element: Element) -> tuple[Phase | None, str]:
         """How an element ended by its own output, and the end of that."""
