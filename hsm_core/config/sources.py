@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
-from hsm_core.config import SOURCE_KINDS
+from hsm_core.config import SOURCE_KINDS, SourceConfig
 from hsm_core.config.file import Key
 from hsm_core.config.rules import GROUP, source_types
 from hsm_core.suggest import did_you_mean
@@ -25,6 +26,10 @@ SETTINGS_OF_CLUSTERS = (
     "requeue",
 )
 """what only sources of type hpc have"""
+
+
+_DEFAULTS = {field.name: field.default for field in fields(SourceConfig) if field.default is not MISSING}
+"""what says nothing, on whichever source it stands"""
 
 
 def across_keys(sources: Mapping[str, Any]) -> list[tuple[Key, str]]:
@@ -61,7 +66,9 @@ def _of_source(source: Mapping[str, Any], sources: Mapping[str, Any]) -> Iterato
 
 def _foreign(kind: str, source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings of other types. Those of third parties may have any."""
-    for key in source:
+    for key, value in source.items():
+        if key in _DEFAULTS and value == _DEFAULTS[key]:
+            continue
         if key in SETTINGS_OF_CLUSTERS and kind != "hpc":
             yield key, f"only a source of type hpc has it, and this one is of type {kind}"
         elif key in ("host", *_OF_HOSTS) and kind == "local":

@@ -38,6 +38,10 @@ def check(selected: Selected, tell: Callable[[Step], None]) -> None:
         from hsm_core.sources.ssh import checks
 
         checks.check(selected.name, selected.config, tell)
+    elif kind == "hpc":
+        from hsm_core.sources.hpc.checks import check as check_cluster
+
+        check_cluster(tell)
     else:
         tell(_other(selected))
 

@@ -156,10 +156,11 @@ def test_a_job_that_would_wait_for_ever(make_bench: MakeBench, monkeypatch: pyte
 
 
 def test_a_job_that_can_not_begin(make_bench: MakeBench) -> None:
-    bench = make_bench(setup=["echo no such module >&2", "exit 3"])
+    bench = make_bench(module_commands=['export FROM_MODULE="it\'s"'], setup=['test -n "$FROM_MODULE"', "cat /none"])
     outcome = bench.run(0, "do=return").outcome
     assert outcome.cause is Cause.LOST
-    assert re.search(r"ended with exit code 3 and left no result; it said: no such module", outcome.message), outcome
+    words = r"job \d+_0 ended with exit code 1 and left no result; it said: the command 'cat /none' of setup failed"
+    assert re.fullmatch(words, outcome.message), outcome
 
 
 def test_the_controller_is_away_for_a_while(

@@ -28,6 +28,11 @@ class Slurm:
         if self._config.max_array_size < 2:
             raise SourceError("this cluster has no job arrays (MaxArraySize); hsm needs them")
 
+    def facts(self) -> str:
+        """What `start` learnt, in words."""
+        accounting = "with" if self._config.accounting else "without"
+        return f"Slurm {self._config.version}, arrays of up to {self.largest_array()}, {accounting} accounting"
+
     def largest_array(self) -> int:
         # A quarter of the controller's room: it is everybody's.
         return max(1, min(self._config.max_array_size - 1, self._config.max_job_count // 4))

@@ -6,6 +6,7 @@ scheduler seldom: for what these files can't tell, that a job pends and why, or 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from hsm_core.sources.hpc.slurm import Slurm
 from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.watch import Watch
 from hsm_core.sources.hpc.words import reason_words
+from hsm_core.sources.preamble import preamble, words
 from hsm_core.sources.spec import spec
 from hsm_core.task import Attempt, Cause, Outcome
 from hsm_core.text import plural
@@ -224,11 +226,14 @@ class HpcSource(Source):
 
     def _job(self, made: Batch) -> Job:
         main = Path(hsm_core.remote.__file__).with_name("__main__.py")
+        # A node's Python is that of the environment; without one, it is ours, on the shared disk.
+        python = self.config.python or ("python3" if self.config.conda_env else sys.executable)
+        lead = preamble(self.config, lambda problem: words(problem, self.config) or problem)
         return Job(
             token=made.token,
             folder=made.folder,
-            command=[self.config.python or sys.executable, "-u", str(main), "element", str(made.folder)],
-            lead=[*self.config.module_commands, *self.config.setup],
+            command=[os.path.expanduser(python), "-u", str(main), "element", str(made.folder)],
+            lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
             count=len(made.attempts),
             resources=self._resources,
             requeue=self.config.requeue,

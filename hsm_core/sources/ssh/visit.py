@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.sources.line import LINE_LIMIT
+from hsm_core.sources.preamble import preamble, quoted, words
 from hsm_core.sources.ssh import deploy
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ PATIENCE = 120.0
 """seconds until the agent answers: slow profiles, modules and conda have their time"""
 LAST_WORDS = 5.0
 """seconds until a program has ended that said it can't go on"""
-_CONDAS = "~/miniconda3 ~/miniforge3 ~/mambaforge ~/anaconda3 /opt/conda /opt/miniconda3 /opt/miniforge3 /opt/anaconda3"
-"""where conda is looked for if it is not on PATH"""
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,8 @@ def boarded(program: Program, token: str, config: SourceConfig, where: str) -> M
 def script(config: SourceConfig, token: str, digest: str, size: int, role: str) -> str:
     """A POSIX shell script that starts the boot program in the source's environment, and behind it that of `role`."""
     lines = [f'hsm_problem() {{ printf \'%s {{"problem": "%s"}}\\n\' {token} "$1"; exit 1; }}', 'cd "$HOME"']
-    for number, command in enumerate([*config.module_commands, *config.setup]):
-        lines.append(f"{{\n{command}\n}} >&2 </dev/null || hsm_problem 'setup {number}'")
-    if config.conda_env is not None:
-        lines.append(_conda(config.conda_env))
-    lines.append(f"hsm_python={_path(config.python or 'python3')}")
+    lines += preamble(config, str)
+    lines.append(f"hsm_python={quoted(config.python or 'python3')}")
     lines.append("command -v \"$hsm_python\" >/dev/null || hsm_problem 'no python'")
     words = [token, deploy.BASE, digest, str(size), role]
     lines.append(f'exec "$hsm_python" -c {shlex.quote(deploy.boot_program())} {shlex.join(words)}')
@@ -130,21 +126,6 @@ def start(connection: Connection, config: SourceConfig, token: str, role: str) -
         program.close()
         raise Unavailable(str(e)) from e
     return program
-
-
-def _conda(environment: str) -> str:
-    """Activates an environment as conda's own shell function does."""
-    name = _path(environment) if "/" in environment else shlex.quote(environment)
-    return f"""for hsm_conda in "$(conda info --base 2>/dev/null </dev/null)" {_CONDAS}; do
-[ -f "$hsm_conda/etc/profile.d/conda.sh" ] && break
-done
-[ -f "$hsm_conda/etc/profile.d/conda.sh" ] || hsm_problem 'no conda'
-{{ . "$hsm_conda/etc/profile.d/conda.sh" && conda activate {name}; }} >&2 </dev/null || hsm_problem 'no environment'"""
-
-
-def _path(text: str) -> str:
-    """A path or a program's name for the shell, `~` being the home there."""
-    return f'"$HOME"/{shlex.quote(text[2:])}' if text.startswith("~/") else shlex.quote(text)
 
 
 class Unfit(SourceError):
@@ -198,16 +179,11 @@ def _said(program: Program) -> str:
 
 def _words(facts: Mapping[str, Any], config: SourceConfig) -> str:
     problem = str(facts["problem"])
-    if problem.startswith("setup "):
-        command = [*config.module_commands, *config.setup][int(problem[len("setup ") :])]
-        return f"the command {command!r} of setup failed"
     known = {
         "no python": f"there is no program {config.python or 'python3'}: name the app's interpreter there with "
         "`python`, or its environment with `conda_env`",
         "old python": f"{facts.get('executable')} is Python {facts.get('python')}; hsm needs 3.10 or newer "
         "there: name another one with `python`, or its environment with `conda_env`",
-        "no conda": f"conda was not found, neither on PATH nor in {_CONDAS}: load it by a command of `setup`",
-        "no environment": f"conda has no environment {config.conda_env}, or can't activate it",
         "not writable": f"the folder {facts.get('base')} can't be written to: {facts.get('reason')}",
     }
-    return known.get(problem) or f"no agent can run there: {facts.get('reason')}"
+    return known.get(problem) or words(problem, config) or f"no agent can run there: {facts.get('reason')}"
