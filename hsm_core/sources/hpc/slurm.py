@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
+from hsm_core.sources.hpc import scheduler, translation
 from hsm_core.sources.hpc import slurm_text as text
-from hsm_core.sources.hpc import translation
 from hsm_core.sources.hpc.batch import Batch
-from hsm_core.sources.hpc.scheduler import PATIENCE, Job, Unsure, ask
+from hsm_core.sources.hpc.scheduler import Job, Unsure, ask
 from hsm_core.sources.hpc.slurm_refusals import Refusal, question_refused, refusal_words, submission_refused
 from hsm_core.sources.hpc.states import JobState, settled
 
@@ -45,7 +45,7 @@ class Slurm:
         found = None if done is None or done.returncode != 0 else text.parse_submitted(done.stdout)
         if found is not None:
             return found
-        words = refusal_words(said) or f"sbatch did not answer within {PATIENCE:g} s"
+        words = refusal_words(said) or f"sbatch did not answer within {scheduler.PATIENCE:g} s"
         refusal = submission_refused(code or (None if code is None else -1), said)
         if refusal is Refusal.REJECTED:
             raise Rejected(f"sbatch: {words}")
@@ -109,4 +109,4 @@ class Slurm:
         refusal = question_refused(None if done is None else done.returncode, "" if done is None else done.stderr)
         if refusal in (Refusal.UNKNOWN_ID, Refusal.FINISHED, Refusal.NO_ACCOUNTING) and done is not None:
             return done.stdout
-        raise Unavailable(f"{argv[0]}: {words or f'no answer within {PATIENCE:g} s'}")
+        raise Unavailable(f"{argv[0]}: {words or f'no answer within {scheduler.PATIENCE:g} s'}")
