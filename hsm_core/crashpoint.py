@@ -34,6 +34,8 @@ POINTS = (
     "intent_journaled",
     "intents_synced",
     "submitted",
+    "batch_written",
+    "array_submitted",
     "outcome_decided",
     "outcome_journaled",
     "outcomes_synced",

@@ -32,12 +32,12 @@ def main(args: list[str]) -> NoReturn:
     spec = batch["attempts"][index]
     result = os.path.join(batch["records"], spec["id"])
     marks = Marks(os.path.join(folder, spec["id"]))
-    if not batch["requeue"]:
-        try:
-            # A controller that lost its memory starts jobs a second time, while the first goes on.
-            os.close(os.open(os.path.join(folder, f"{spec['id']}.begun"), os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            sys.exit(f"{spec['id']} was begun before")
+    # A controller that lost its memory starts jobs a second time, while the first goes on.
+    once = 0 if batch["requeue"] else os.O_EXCL
+    try:
+        os.close(os.open(os.path.join(folder, f"{spec['id']}.begun"), os.O_CREAT | once, 0o600))
+    except FileExistsError:
+        sys.exit(f"{spec['id']} was begun before")
     if not os.path.exists(f"{result}.json"):  # else the scheduler has started a job again that had done its work
         os.environ.update(batch["variables"])
         ours = {"record": f"{result}.json", "pickle": f"{result}.pkl", "manifest": None, "lease": None, "reuse": False}

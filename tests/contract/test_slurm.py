@@ -21,4 +21,4 @@ class TestSlurm(SourceSuite):
         monkeypatch.setattr(allowance, "EVERY", 0.3)
         monkeypatch.setattr(watch, "GRACE", 0.5)
         monkeypatch.setattr(source_module, "POLL", 0.5)
-        return HpcSource("cluster", SourceConfig(type="hpc"), slots=2)
+        return HpcSource("cluster", SourceConfig(type="hpc", default_resources="mem=1500MB"), slots=2)

@@ -38,8 +38,8 @@ class Batch:
 
     def submitted(self, job: str) -> None:
         """Keep the scheduler's id on disk. Raises OSError."""
-        put(str(self.folder / _JOB), {"id": job})
         self.job = job
+        put(str(self.folder / _JOB), {"id": job})
 
     def void(self) -> None:
         """Let no element run that may still come; returns once none can begin any more. Raises OSError."""
@@ -88,6 +88,11 @@ def _job(folder: Path) -> str | None:
         return str(_read(folder / _JOB)["id"])
     except FileNotFoundError:
         return None
+
+
+def has_begun(batch: Batch, attempt: str) -> bool:
+    """Whether an element has come so far as to run its attempt."""
+    return (batch.folder / f"{attempt}.begun").exists()
 
 
 def news(batch: Batch, known: set[str]) -> list[str]:

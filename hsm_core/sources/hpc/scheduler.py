@@ -21,6 +21,10 @@ class Unsure(Unavailable):
     """The scheduler did not say whether it took a submission: it has to be looked for before there is another."""
 
 
+class Full(Unavailable):
+    """The scheduler has as many jobs as it takes, of all or of this user; some later it will take more."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What is submitted: an array whose elements run a command, each with its number behind."""
@@ -47,7 +51,7 @@ class Scheduler(Protocol):
         """How many elements an array may have; known after `start`."""
 
     def submit(self, job: Job) -> str:
-        """Submit an array; returns its id. Raises Rejected where it will never be taken, Unsure."""
+        """Submit an array; returns its id. Raises Rejected where it will never be taken, Full, Unsure."""
 
     def find(self, token: str) -> str | None:
         """The id of the array with this token; None where the scheduler has none, or none any more."""

@@ -12,9 +12,12 @@ from hsm_core.exceptions import Rejected, SourceError, Unavailable
 from hsm_core.sources.hpc import scheduler, translation
 from hsm_core.sources.hpc import slurm_text as text
 from hsm_core.sources.hpc.batch import Batch
-from hsm_core.sources.hpc.scheduler import Job, Unsure, ask
+from hsm_core.sources.hpc.scheduler import Full, Job, Unsure, ask
 from hsm_core.sources.hpc.slurm_refusals import Refusal, question_refused, refusal_words, submission_refused
 from hsm_core.sources.hpc.states import JobState, settled
+
+_ERRORS = {Refusal.REJECTED: Rejected, Refusal.AMBIGUOUS: Unsure, Refusal.OVER_LIMIT: Full}
+"""by what sbatch said"""
 
 
 class Slurm:
@@ -47,9 +50,7 @@ class Slurm:
             return found
         words = refusal_words(said) or f"sbatch did not answer within {scheduler.PATIENCE:g} s"
         refusal = submission_refused(code or (None if code is None else -1), said)
-        if refusal is Refusal.REJECTED:
-            raise Rejected(f"sbatch: {words}")
-        raise (Unsure if refusal is Refusal.AMBIGUOUS else Unavailable)(f"sbatch: {words}")
+        raise _ERRORS.get(refusal, Unavailable)(f"sbatch: {words}")
 
     def _script(self, job: Job) -> str:
         from submitit import SlurmExecutor

@@ -19,6 +19,7 @@ from typing import Any
 
 import hsm_core.remote
 from hsm_core.config import SourceConfig
+from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
 from hsm_core.records import record_path, settle
@@ -27,13 +28,14 @@ from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.allowance import Allowance
 from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.resources import of_source
-from hsm_core.sources.hpc.scheduler import Job, Scheduler, Unsure
+from hsm_core.sources.hpc.scheduler import Full, Job, Scheduler, Unsure
 from hsm_core.sources.hpc.slurm import Slurm
 from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.watch import Watch
 from hsm_core.sources.hpc.words import reason_words
 from hsm_core.sources.preamble import preamble, words
 from hsm_core.sources.spec import spec
+from hsm_core.space import why_unwritable
 from hsm_core.task import Attempt, Cause, Outcome
 from hsm_core.text import plural
 
@@ -106,7 +108,11 @@ class HpcSource(Source):
             self._changed.notify_all()
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
-        found = {attempt_id: batch for batch in batches.find(self._top) for attempt_id in batch.attempts}
+        left = batches.find(self._top)
+        found = {attempt_id: batch for batch in left for attempt_id in batch.attempts}
+        for batch in left:
+            if all(record_path(self._sweep.records, attempt_id).exists() for attempt_id in batch.attempts):
+                batch.remove()  # nobody was there when its last attempt ended
         with self._changed:
             ours = {attempt.id for attempt in self._waiting} | self._watch.elements.keys()
             for attempt in attempts:
@@ -180,11 +186,14 @@ class HpcSource(Source):
                     self._hand_in(gathered)
                 self._withdraw()
                 self._ask()
-            except Unavailable as e:
+            except (Unavailable, OSError) as e:
                 self._poll_at = time.monotonic() + POLL
                 if not self._down:
                     self._down = True
                     self._post(SourceDown(self.name, f"{self.name}: {e}. Its jobs go on there."))
+            except SourceError as e:
+                self._post(SourceDown(self.name, f"{self.name}: {e}", final=True))
+                return
 
     def _gathered(self) -> list[Attempt]:
         """The attempts of the next batch, if it is time for that; the caller has the lock."""
@@ -203,12 +212,19 @@ class HpcSource(Source):
             "requeue": self.config.requeue,
             "variables": {"HSM_SWEEP_ID": self._sweep.id, "HSM_SWEEP_DIR": str(self._sweep.directory)},
         }
-        made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], shared)
+        try:
+            made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], shared)
+        except OSError as e:
+            self._put_back(attempts)
+            raise Unavailable(f"the batch can't be written: {why_unwritable(e, self._top)}") from e
         with self._changed:
             for attempt in attempts:
                 self._watch.take(attempt, made)
+        crashpoint("batch_written")
         try:
-            made.submitted(self._scheduler.submit(self._job(made)))
+            job = self._scheduler.submit(self._job(made))
+            crashpoint("array_submitted")
+            made.submitted(job)
         except Rejected as e:
             with self._changed:
                 for attempt in attempts:
@@ -216,8 +232,13 @@ class HpcSource(Source):
         except Unsure:
             self._unsure.append(made)
             raise
+        except Full as e:
+            self._put_back(attempts)
+            made.remove()
+            self._post(Note("WARNING", f"no more jobs are taken now, {len(attempts)} wait: {e}", source=self.name))
         except Unavailable:
-            self._put_back(made)
+            self._put_back(attempts)
+            made.remove()
             raise
         else:
             self._pause = POLL
@@ -239,14 +260,18 @@ class HpcSource(Source):
             requeue=self.config.requeue,
         )
 
-    def _put_back(self, made: Batch) -> None:
+    def _put_back(self, attempts: Sequence[Attempt]) -> None:
         """The attempts of a batch that was not submitted wait for the next one."""
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         with self._changed:
-            elements = self._watch.elements
-            self._waiting[:0] = [elements.pop(a).attempt for a in made.attempts if a in elements]
-        made.remove()
+            for attempt in attempts:
+                self._watch.elements.pop(attempt.id, None)
+            kept = [attempt for attempt in attempts if attempt.id not in self._watch.cancelled]
+            self._waiting[:0] = kept
+            for attempt in attempts:
+                if attempt not in kept:
+                    self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
 
     def _up(self) -> None:
         if self._down:

@@ -129,7 +129,8 @@ class Watch:
             return
         element.gone_since = element.gone_since or now
         never_ran = state.phase is Phase.CANCELLED and not element.started
-        never_ran |= element.attempt.id in self.given_up
+        if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
+            never_ran |= not batches.has_begun(element.batch, element.attempt.id)
         if not never_ran and not element.ended and now - element.gone_since < GRACE:
             self.curious = True
             return
