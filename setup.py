@@ -81,6 +81,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["hsm = hsm_core.cli:main", "hsm-monitor = hsm_core.cli:monitor_main"],
+        "submitit": ["executor = hsm_core.pbs:PbsExecutor", "job_environment = hsm_core.pbs:PbsJobEnvironment"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
