@@ -173,8 +173,8 @@ def qsub_command(options: Options, script: Path, count: int = 1) -> list[str]:
 def script_text(options: Options, command: str, folder: Path, script: Path) -> str:
     """The script; `command` is a shell command that runs the function.
 
-    It comes by here up to three times: as the job's first process, which starts one more for each task where there are
-    several; to open the logs; and in a login shell, which knows `module` and what else a profile brings.
+    It comes by here up to three times: as the job's first process, which opens the logs and, where there are several
+    tasks, starts one more for each; and in a login shell, which knows `module` and what else a profile brings.
     """
     paths = JobPaths(folder)
     err = "&1" if options.stderr_to_stdout else '"$(place "$err")"'
@@ -196,15 +196,13 @@ def script_text(options: Options, command: str, folder: Path, script: Path) -> s
         '    mkdir -p -- "${path%/*}" && printf %s "$path"',
         "}",
         "",
-        "case ${SUBMITIT_PBS_STAGE-} in",
-        *_spread(options),
-        f"{'logs' if options.processes > 1 else chr(39) * 2})",
+        "if [ -z ${SUBMITIT_PBS_LOGIN-} ]; then",
         f'    exec </dev/null >>"$(place "$out")" 2>>{err}',
-        "    export SUBMITIT_PBS_STAGE=run",
+        *_spread(options),
+        "    export SUBMITIT_PBS_LOGIN=1",
         f'    exec {BASH} -l "$script"',
-        "    ;;",
-        "esac",
-        "unset SUBMITIT_PBS_STAGE",
+        "fi",
+        "unset SUBMITIT_PBS_LOGIN",
         "",
         'cd -- "$PBS_O_WORKDIR" || exit',
         *(options.setup or ()),
@@ -220,23 +218,23 @@ def _spread(options: Options) -> list[str]:
     """The first process of a job with several tasks: starts each, and ends with the exit code of one that failed."""
     if options.processes == 1:
         return []
-    start = f'/usr/bin/env SUBMITIT_PBS_STAGE=logs SUBMITIT_PBS_RANK=$rank {BASH} "$script"'
-    # Every line of PBS_NODEFILE is a place for one task; pbsdsh counts them from 0.
-    start = f"pbsdsh -n $rank -- {start}" if options.nodes > 1 else start
+    start = f'/usr/bin/env SUBMITIT_PBS_RANK=$rank {BASH} "$script"'
+    # Every line of PBS_NODEFILE is a place for one task; pbsdsh counts them from 0. Before a profile, PATH is short.
+    start = f"PATH=$PATH:$PBS_O_PATH pbsdsh -n $rank -- {start}" if options.nodes > 1 else start
     return [
-        "'')",
-        "    # Signals are for the tasks; this process waits for them.",
-        f"    trap : TERM {JobEnvironment.USR_SIG}",
-        f"    for ((rank = 0; rank < {options.processes}; rank++)); do",
-        f"        {start} &",
-        "    done",
-        "    code=0",
-        "    for task in $(jobs -p); do",
-        '        while wait "$task"; ended=$?; kill -0 "$task" 2>/dev/null; do :; done',
-        "        ((ended == 0)) || code=$ended",
-        "    done",
-        "    exit $code",
-        "    ;;",
+        "    if [ -z ${SUBMITIT_PBS_RANK-} ]; then",
+        "        # Signals are for the tasks; this process waits for them.",
+        f"        trap : TERM {JobEnvironment.USR_SIG}",
+        f"        for ((rank = 0; rank < {options.processes}; rank++)); do",
+        f"            {start} &",
+        "        done",
+        "        code=0",
+        "        for task in $(jobs -p); do",
+        '            while wait "$task"; ended=$?; kill -0 "$task" 2>/dev/null; do :; done',
+        "            ((ended == 0)) || code=$ended",
+        "        done",
+        "        exit $code",
+        "    fi",
     ]
 
 

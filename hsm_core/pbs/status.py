@@ -182,7 +182,7 @@ def _state(native: str, attributes: Attributes) -> State:
 
 
 def _waiting(letter: str, attributes: Attributes, told: State) -> State:
-    if letter == "H" and (_number(attributes.get("substate")) == 22 or "depend" in attributes):
+    if letter == "H" and _number(attributes.get("substate")) == 22:
         return replace(told, phase=Phase.PENDING, reason=f"waits for {attributes.get('depend', 'a dependency')}")
     if letter == "H":
         return replace(told, phase=Phase.HELD, reason=told.reason or f"held ({attributes.get('Hold_Types', '?')})")
