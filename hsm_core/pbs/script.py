@@ -177,7 +177,7 @@ def script_text(options: Options, command: str, folder: Path, script: Path) -> s
     tasks, starts one more for each; and in a login shell, which knows `module` and what else a profile brings.
     """
     paths = JobPaths(folder)
-    err = "&1" if options.stderr_to_stdout else '"$(place "$err")"'
+    err = "2>&1" if options.stderr_to_stdout else '2>>"$(place "$err")"'
     lines = [
         f"#!{BASH}",
         "# Runs a function for submitit, by hsm_core.pbs.",
@@ -197,7 +197,7 @@ def script_text(options: Options, command: str, folder: Path, script: Path) -> s
         "}",
         "",
         "if [ -z ${SUBMITIT_PBS_LOGIN-} ]; then",
-        f'    exec </dev/null >>"$(place "$out")" 2>>{err}',
+        f'    exec </dev/null >>"$(place "$out")" {err}',
         *_spread(options),
         "    export SUBMITIT_PBS_LOGIN=1",
         f'    exec {BASH} -l "$script"',

@@ -46,7 +46,11 @@ class StandIn(Bed):
         for name in COMMANDS:
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        super().__init__({**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+        # Jobs read the profile of a home of their own: they are killed at any moment, while the user's may hold a lock.
+        home = self.folder / "home"
+        home.mkdir()
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        super().__init__({**os.environ, "PATH": path, "HOME": str(home)})
 
     def __enter__(self) -> StandIn:
         command = [sys.executable, "-m", "tests.testbed.pbs.daemon", str(self.folder)]

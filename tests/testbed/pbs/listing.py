@@ -55,7 +55,7 @@ def _folded(line: str, width: int | None) -> str:
         return line
     lines, current = [], ""
     for part in re.findall(r"[^,]*,|[^,]+$", line):
-        if len(current) + len(part) > width and current.endswith(","):
+        if len(current) + len(part) > (width if not lines else width - 11) and current.endswith(","):
             lines.append(current)
             current = ""
         current += part

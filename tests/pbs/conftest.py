@@ -1,0 +1,18 @@
+"""What the tests of PBS share: a PBS to submit to, and a watcher that knows nothing of other tests' jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from hsm_core.pbs import PbsInfoWatcher, PbsJob
+from tests.testbed.pbs.bed import pbs, stand_in
+
+__all__ = ["pbs", "stand_in"]
+
+
+@pytest.fixture(autouse=True)
+def watcher(monkeypatch: pytest.MonkeyPatch) -> PbsInfoWatcher:
+    """The one that this test's jobs ask."""
+    made = PbsInfoWatcher()
+    monkeypatch.setattr(PbsJob, "watcher", made)
+    return made
