@@ -57,7 +57,8 @@ setup(
         "cryptography>=41.0",
         # WHY 0.10: the first one whose GitIgnoreSpec lets the last pattern that fits decide, as git does.
         "pathspec>=0.10",
-        "submitit>=1.5",
+        # WHY 1.5.4: earlier ones look for plugins by pkg_resources, which setuptools no longer has.
+        "submitit>=1.5.4",
     ],
     extras_require={
         "example": ["scikit-learn>=1.3"],

@@ -110,7 +110,12 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [("console_scripts", "hsm"), ("console_scripts", "hsm-monitor")],
+    [
+        ("console_scripts", "hsm"),
+        ("console_scripts", "hsm-monitor"),
+        ("submitit", "executor"),
+        ("submitit", "job_environment"),
+    ],
 )
 def test_entry_point_leads_to_something(entry_points: configparser.ConfigParser, group: str, name: str) -> None:
     target = EntryPoint(name, entry_points[group][name], group).load()

@@ -67,7 +67,10 @@ class StandIn(Bed):
         shutil.rmtree(self.folder)
 
     def set(self, **settings: Any) -> None:
-        """Change `Settings` of `tests.testbed.pbs.server`; `up=False` takes the server down, `up=True` up again."""
+        """Change `Settings` of `tests.testbed.pbs.server`.
+
+        `up=False` takes the server down, `up=True` up again; `preempt=ID` requeues a running job.
+        """
         with socket.socket(socket.AF_UNIX) as line:
             line.connect(str(self.folder / "control"))
             line.sendall(json.dumps(settings).encode())

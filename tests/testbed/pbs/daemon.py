@@ -1,7 +1,8 @@
 """The process of the stand-in: `python -m tests.testbed.pbs.daemon FOLDER`. It ends with its stdin, and its jobs too.
 
 In the folder are two sockets: `server`, at which the commands ask, and which is gone while the server is down; and
-`control`, for tests: `{"up": false}` takes the server down, while jobs run on, and everything else is a setting.
+`control`, for tests: `{"up": false}` takes the server down, while jobs run on, `{"preempt": ID}` has the scheduler take
+a job's place away, everything else is a setting.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def main(folder: Path) -> None:
                     _serve(commands, lambda asked: answer(server, Call(**asked)).__dict__)
                 else:
                     for name, value in _serve(control, lambda asked: {}).items():
-                        if name != "up":
+                        if name == "preempt":
+                            server.preempt(value)
+                        elif name != "up":
                             setattr(server.settings, name, value)
                         elif value and commands is None:
                             commands = _listen(folder / "server")

@@ -53,7 +53,8 @@ def _folded(line: str, width: int | None) -> str:
     """Fold behind commas where that fits, anywhere else where it does not; a folded line begins with a tab."""
     if width is None:
         return line
-    lines, current = [], ""
+    lines: list[str] = []
+    current = ""
     for part in re.findall(r"[^,]*,|[^,]+$", line):
         if len(current) + len(part) > (width if not lines else width - 11) and current.endswith(","):
             lines.append(current)

@@ -133,6 +133,11 @@ class Server:
         elif job.letter != "R":
             self._gone(job, 91, None, f"{job.comment} and terminated" if job.comment else None)
 
+    def preempt(self, id: str) -> None:
+        """As a scheduler does it to give the place to another job: told to end, and queued again."""
+        [job] = self.find(id, "preempt")
+        self.kill(job, "rerun")
+
     def rerun(self, job: Job) -> None:
         """As qrerun does it: killed at once, and queued again."""
         assert job.process is not None
