@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from hsm_core.pbs.text import Answer, PbsError, Refusal
 
@@ -13,12 +13,12 @@ DEADLINE = 90.0
 """seconds; a client that finds its privileged ports used up by earlier ones waits 60 for some"""
 
 
-def run(command: Sequence[str], deadline: float = DEADLINE, environ: Mapping[str, str] | None = None) -> Answer:
-    """Run a command of PBS, with this process's environment unless told otherwise; returns what it said.
+def run(command: Sequence[str], deadline: float = DEADLINE) -> Answer:
+    """Run a command of PBS; returns what it said. One that has not ended by its deadline is killed.
 
-    One that has not ended by its deadline is killed. Raises PbsError where there is no such program on PATH.
+    It is looked for on PATH and, in a job, where its submitter had it. Raises PbsError where it is not there.
     """
-    path = os.pathsep.join(filter(None, ((environ or os.environ).get(name) for name in ("PATH", "PBS_O_PATH"))))
+    path = os.pathsep.join(filter(None, (os.environ.get(name) for name in ("PATH", "PBS_O_PATH"))))
     program = shutil.which(command[0], path=path)
     if program is None:
         raise PbsError(
@@ -26,9 +26,7 @@ def run(command: Sequence[str], deadline: float = DEADLINE, environ: Mapping[str
             Refusal.REJECTED,
         )
     try:
-        done = subprocess.run(
-            [program, *command[1:]], capture_output=True, stdin=subprocess.DEVNULL, timeout=deadline, env=environ
-        )
+        done = subprocess.run([program, *command[1:]], capture_output=True, stdin=subprocess.DEVNULL, timeout=deadline)
     except subprocess.TimeoutExpired as e:
         return Answer(command, None, _text(e.stdout), _text(e.stderr))
     return Answer(command, done.returncode, _text(done.stdout), _text(done.stderr))

@@ -62,7 +62,7 @@ class Options:
     environment: Mapping[str, str] | None = None
     """variables for the function; a job gets none of the submitter's"""
     signal_delay_s: int = 90
-    """how long before its time limit a job is told to checkpoint; at most half the limit"""
+    """how long before its time limit a job is told to checkpoint, at most half the limit; 0: it is not"""
     stderr_to_stdout: bool = False
     extra: Sequence[str] | None = None
     """more options of qsub, as they stand behind `#PBS` in a script: `-l software=x`"""
@@ -108,8 +108,8 @@ def _problems(options: Options) -> list[str]:
         found.append(f"job_name {options.job_name!r} must have no spaces, '/' or ':'")
     for name in ("nodes", "tasks_per_node", "cpus_per_task", "array_parallelism"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            found.append(f"{name} must be at least 1, not {value}")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            found.append(f"{name} must be a whole number of at least 1, not {value!r}")
     if options.walltime is not None:
         try:
             if seconds(options.walltime) < 1:
@@ -181,7 +181,7 @@ def script_text(options: Options, command: str, folder: Path, script: Path) -> s
     lines = [
         f"#!{BASH}",
         "# Runs a function for submitit, by hsm_core.pbs.",
-        "export SUBMITIT_EXECUTOR=pbs",
+        f"export SUBMITIT_EXECUTOR=pbs SUBMITIT_PREEMPT_SIGNAL={JobEnvironment.USR_SIG}",
         f"export SUBMITIT_PBS_NODES={options.nodes} SUBMITIT_PBS_NTASKS={options.processes}",
         f"script={shlex.quote(str(script))}",
         f"out={shlex.quote(str(paths.stdout))}",
@@ -241,7 +241,7 @@ def _spread(options: Options) -> list[str]:
 def _warning(options: Options) -> list[str]:
     """PBS has no signal before the time limit: a process beside the task sends it."""
     limit = options.seconds
-    if limit is None:
+    if limit is None or options.signal_delay_s == 0:
         return []
     after = limit - min(options.signal_delay_s, limit // 2)
     return [

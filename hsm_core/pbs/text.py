@@ -23,7 +23,7 @@ NAME_LIMIT = 15
 
 _NATIVE = re.compile(r"(\d+)(?:\[(\d*)\])?(?:\.(\S+))?")
 _ELEMENT = re.compile(r"(\d+)(?:\.(\S+?))?(?:_(\d+))?")
-_ID_LINE = re.compile(r"^\s*(\d+(?:\[\])?(?:\.[\w.-]+)?)\s*$", re.MULTILINE)
+_ID_LINE = re.compile(r"^\s*(\d+(?:\[\])?\.[\w.-]+)\s*$", re.MULTILINE)
 
 
 class Refusal(enum.Enum):
@@ -74,16 +74,15 @@ class Answer:
 _WORDS = [
     (
         Refusal.UNAVAILABLE,
-        r"cannot connect to server|couldn't connect to cluster|connection refused|connection timed out"
-        r"|no route to host|unknown host|could not connect to mom|all reserved ports in use|no free connections"
-        r"|connection table full|server shutting down|resource temporarily unavailable|resource busy"
-        r"|could not contact scheduler|license server is down",
+        r"cannot connect to server|couldn't connect to cluster|could not connect to mom|all reserved ports in use"
+        r"|no free connections|connection table full|server shutting down|resource temporarily unavailable"
+        r"|resource busy|could not contact scheduler|license server is down",
     ),
     (Refusal.OVER_LIMIT, r"would exceed .*limit|maximum number of jobs"),
     (Refusal.UNKNOWN_ID, r"unknown job id"),
     (Refusal.FINISHED, r"job has finished|finished array subjob"),
     (Refusal.NOT_ALLOWED, r"unauthorized request"),
-    (Refusal.AMBIGUOUS, r"batch protocol error|end of file|internal error|system error"),
+    (Refusal.AMBIGUOUS, r"batch protocol error|end of file|internal error|system error|timed out|connection reset"),
 ]
 _CODES = {
     15001: Refusal.UNKNOWN_ID,
@@ -109,17 +108,20 @@ def refusal(answer: Answer) -> Refusal | None:
     """
     if answer.code == 0:
         return None
+    kind = _kind(answer)
+    # Whoever only asked can ask again.
+    return Refusal.UNAVAILABLE if kind is Refusal.AMBIGUOUS and answer.command[0] in ("qstat", "qselect") else kind
+
+
+def _kind(answer: Answer) -> Refusal:
     if answer.code is None or answer.code < 0:
-        # Whoever only asked can ask again.
-        return Refusal.UNAVAILABLE if answer.command[0] in ("qstat", "qselect") else Refusal.AMBIGUOUS
+        return Refusal.AMBIGUOUS
     for kind, words in _WORDS:
         if re.search(words, answer.err, re.IGNORECASE):
             return kind
     if answer.command[0] == "qstat" and answer.code == 255:  # qstat's own, for a server that can't be reached
         return Refusal.UNAVAILABLE
-    if answer.err.strip():
-        return Refusal.REJECTED
-    return _BY_BYTE.get(answer.code, Refusal.REJECTED)
+    return Refusal.REJECTED if answer.err.strip() else _BY_BYTE.get(answer.code, Refusal.REJECTED)
 
 
 def error(answer: Answer, what: str) -> PbsError | None:
@@ -188,14 +190,15 @@ def _element_parts(element: str) -> tuple[str, str, str]:
 
 
 def submitted_id(answer: Answer) -> str:
-    """The native id that qsub printed, on a line of its own behind whatever else a site has it print.
+    """The native id that qsub printed, on a line of its own among whatever else a site has it print.
 
-    Raises PbsError where qsub refused, or was not understood.
+    A job with an id was taken, however qsub ended: with `-W block=true`, as the job did. Raises PbsError where qsub
+    refused, or was not understood.
     """
-    failed = error(answer, "PBS did not take the job")
+    ids = _ID_LINE.findall(answer.out)
+    failed = error(answer, "PBS did not take the job") if not ids else None
     if failed is not None:
         raise failed
-    ids = _ID_LINE.findall(answer.out)
     if len(set(ids)) != 1:
         raise PbsError(
             f"qsub gave no job id that could be told: it printed {answer.out!r}. The job may be in the queue: look "
@@ -221,9 +224,9 @@ def rerun_command(element: str) -> list[str]:
 
 
 def name_for(token: str) -> str:
-    """A job's name that carries a token and fits every version: `hsm-` and 11 characters made of it (55 bits)."""
-    digest = hashlib.sha256(token.encode()).digest()
-    return f"hsm-{base64.b32encode(digest).decode().lower()[:11]}"
+    """A job's name that stands for a token and fits every version: `hsm-` and 11 characters made of it (55 bits)."""
+    digest = base64.b32encode(hashlib.sha256(token.encode()).digest()).decode().lower()
+    return f"hsm-{digest}"[:NAME_LIMIT]
 
 
 def find_command(name: str, history: bool = True) -> list[str]:

@@ -27,7 +27,7 @@ def make_executor(pbs: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Makes executors with these parameters, in a folder with an awkward name."""
     for name in ("PATH", "HOME"):
         monkeypatch.setenv(name, pbs.environ[name])
-    monkeypatch.setattr(PbsJob, "_results_timeout_s", 2)
+    monkeypatch.setattr(PbsJob, "_results_timeout_s", 1)
     monkeypatch.chdir(tmp_path)
 
     def make(**parameters: Any) -> submitit.AutoExecutor:
@@ -163,13 +163,13 @@ def test_a_job_can_be_cancelled(make_executor: MakeExecutor, tmp_path: Path) -> 
 
 def test_a_time_limit_ends_a_job(make_executor: MakeExecutor, tmp_path: Path) -> None:
     """A function that can't checkpoint is told half of the limit before, and says so."""
-    job = make_executor(pbs_walltime=4).submit(wait_at, str(tmp_path / "started"))
+    job = make_executor(pbs_walltime=8).submit(wait_at, str(tmp_path / "started"))
     with pytest.raises(utils.UncompletedJobError, match="timed-out and not checkpointable"):
         job.result()
 
 
 def test_a_job_that_hears_nothing_is_killed_at_its_limit(make_executor: MakeExecutor, tmp_path: Path) -> None:
-    job = make_executor(pbs_walltime=3).submit(ignore_all, str(tmp_path / "started"))
+    job = make_executor(pbs_walltime=3, pbs_signal_delay_s=0).submit(ignore_all, str(tmp_path / "started"))
     wait_for(job, Phase.TIMEOUT)
     with pytest.raises(utils.UncompletedJobError, match="state: TIMEOUT"):
         job.result()

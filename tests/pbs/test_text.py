@@ -115,9 +115,23 @@ def test_the_error_quotes_pbs_without_its_usage() -> None:
 def test_the_id_is_found_in_what_qsub_printed(recording: str) -> None:
     said = next(one for one in exchanges() if one.recording == recording and one.code == 0)
     words = "70[].pbs1\n" if recording == "20" else said.out
-    banner = "Project 12345 has 100 hours left.\nTime is money.\n"
+    banner = "Project 12345 has this many hours left:\n100\n"
     expected = "70[].pbs1" if recording == "20" else "1.pbs1"
     assert text.submitted_id(Answer(["qsub"], 0, banner + words, "warning: old queue\n")) == expected
+
+
+def test_a_job_with_an_id_was_taken() -> None:
+    """`-W block=true` ends with the job's exit code; whoever is killed in the meantime has printed the id before."""
+    said = recorded("01", "qsub -W block=true")
+    assert said.code == 3
+    assert text.submitted_id(said.answer) == "6.pbs1"
+    assert text.submitted_id(Answer(["qsub"], None, said.out, "")) == "6.pbs1"
+
+
+@pytest.mark.parametrize("words", ["qsub: End of File", "qsub: Batch protocol error", "Connection timed out\nqsub: "])
+def test_a_connection_that_broke_may_have_submitted(words: str) -> None:
+    assert text.refusal(Answer(["qsub"], 7, "", words)) is Refusal.AMBIGUOUS
+    assert text.refusal(Answer(["qstat"], 7, "", words)) is Refusal.UNAVAILABLE
 
 
 @pytest.mark.parametrize("out", ["", "submitted\n", "1.pbs1\n2.pbs1\n"])
