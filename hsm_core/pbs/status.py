@@ -117,9 +117,26 @@ def read(answer: Answer, dialect: Dialect) -> dict[str, State]:
         assert failed is not None
         raise failed
     jobs = _json_jobs(answer.out) if dialect.form is Form.JSON else _text_jobs(answer.out)
-    if jobs is None:
-        raise text.PbsError("qstat printed what is no JSON", text.Refusal.UNAVAILABLE)
+    # Without -E, a qstat that knows none of the jobs does not end with 0.
+    silent = not answer.out.strip() and (dialect.form is not Form.PLAIN or answer.code != 0)
+    if jobs is None or (not jobs and not silent and dialect.form is not Form.JSON):
+        words = f"qstat answered what can't be understood, which begins with {answer.out[:200]!r}"
+        raise text.PbsError(words, text.Refusal.UNAVAILABLE)
     return states(jobs)
+
+
+def of(element: str, told: Mapping[str, State]) -> State | None:
+    """What an answer says of one job; None if the server does not know it.
+
+    A subjob that is not shown, of an array that is and has not ended, is not unknown to the server.
+    """
+    state = told.get(element)
+    if state is None and "." not in element:
+        state = next((found for other, found in told.items() if text.same(element, other)), None)
+    array = told.get(element.rpartition("_")[0])
+    if state is None and array is not None and not array.ended:
+        return State(Phase.UNKNOWN, reason="PBS tells of its array only")
+    return state
 
 
 def _json_jobs(out: str) -> Mapping[str, Attributes] | None:

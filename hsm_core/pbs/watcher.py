@@ -78,9 +78,7 @@ class PbsInfoWatcher(core.InfoWatcher):
     def _learn(self, asked: set[str], told: Mapping[str, State]) -> None:
         now = time.monotonic()
         for job_id in asked:
-            state = told.get(job_id)
-            if state is None and "." not in job_id:
-                state = next((found for other, found in told.items() if text.same(job_id, other)), None)
+            state = status.of(job_id, told)
             if state is None:
                 # It may have ended, well or not; or a server that was restored does not remember it.
                 self._missing.setdefault(job_id, now)

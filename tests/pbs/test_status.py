@@ -213,6 +213,36 @@ def test_one_call_asks_for_all_jobs_and_for_an_array_once() -> None:
     assert asked == ["qstat", "-x", "-t", "-E", "-f", "-F", "json", "53.pbs1", "70[].pbs1"]
 
 
+def test_a_subjob_that_is_not_shown_is_not_unknown_while_its_array_lives() -> None:
+    running, ended = State(Phase.RUNNING), State(Phase.COMPLETED, ended=True)
+    hidden = status.of("70.pbs1_3", {"70.pbs1": running})
+    assert hidden is not None
+    assert (hidden.phase, hidden.ended) == (Phase.UNKNOWN, False)
+    assert status.of("70.pbs1_3", {"70.pbs1": ended}) is None
+    assert status.of("70.pbs1_3", {"70.pbs1": ended, "70.pbs1_3": running}) is running
+    assert status.of("71.pbs1", {"70.pbs1": running}) is None
+
+
+def test_a_job_may_be_named_without_its_server() -> None:
+    running = State(Phase.RUNNING)
+    assert status.of("70_3", {"70.pbs1_3": running}) is running
+    assert status.of("70.pbs2_3", {"70.pbs1_3": running}) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "out"), [(Form.WIDE, "Welcome to the cluster\n"), (Form.PLAIN, ""), (Form.PLAIN, "Welcome\n")]
+)
+def test_an_answer_that_is_none_says_nothing_of_jobs(form: Form, out: str) -> None:
+    with pytest.raises(text.PbsError, match="can't be understood"):
+        status.read(text.Answer(["qstat"], 0, out, ""), Dialect(form))
+
+
+def test_words_before_an_answer_are_not_in_it() -> None:
+    said = recorded("13", "qstat -x -f 53.pbs1").out
+    told = status.read(text.Answer(["qstat"], 0, f"Welcome to the cluster\n{said}", ""), Dialect(Form.PLAIN))
+    assert told["53.pbs1"].phase is Phase.COMPLETED
+
+
 def test_the_release_shows_all_jobs_of_one_call() -> None:
     said = recorded("85", "/opt/pbs-23.06.06/bin/qstat -f -F json $(cat ids.txt)")
     assert set(status.read(said.answer, Dialect())) == {"387.pbs1", "388.pbs1", "389.pbs1"}

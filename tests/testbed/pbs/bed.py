@@ -64,7 +64,7 @@ class StandIn(Bed):
     def __exit__(self, *exc: object) -> None:
         self._daemon.send_signal(signal.SIGCONT)
         self._daemon.communicate()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # where it did not come to that itself
 
     def set(self, **settings: Any) -> None:
         """Change `Settings` of `tests.testbed.pbs.server`.

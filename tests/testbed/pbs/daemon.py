@@ -1,4 +1,4 @@
-"""The process of the stand-in: `python -m tests.testbed.pbs.daemon FOLDER`. It ends with its stdin, and its jobs too.
+"""The process of the stand-in: `python -m tests.testbed.pbs.daemon FOLDER`. With its stdin ends all of it.
 
 In the folder are two sockets: `server`, at which the commands ask, and which is gone while the server is down; and
 `control`, for tests: `{"up": false}` takes the server down, while jobs run on, `{"preempt": ID}` has the scheduler take
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -62,6 +63,7 @@ def main(folder: Path) -> None:
         for job in server.living():
             assert job.process is not None
             kill_session(job.process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _listen(path: Path) -> socket.socket:
