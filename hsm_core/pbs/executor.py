@@ -176,8 +176,7 @@ class PbsExecutor(core.PicklingExecutor):
             if e.refusal is not text.Refusal.AMBIGUOUS:
                 path.unlink()
             raise PbsSubmissionError(str(e), e.refusal) from None
-        element, tasks = text.element(native), list(range(self._num_tasks()))
-        names = [element] if count == 1 else [f"{element}_{index}" for index in range(count)]
+        tasks, names = list(range(self._num_tasks())), [text.member(native, index) for index in range(count)]
         jobs: list[core.Job[Any]] = [self.job_class(folder=self.folder, job_id=name, tasks=tasks) for name in names]
         # The job may be reading the script by now: it stays where it is.
         link = jobs[0].paths.submission_file

@@ -39,7 +39,11 @@ class Dialect:
 
 
 class Phase(enum.Enum):
-    """Where a job stands. The names are those of Slurm, by which submitit knows most of them."""
+    """Where a job stands. The names are those of Slurm, by which submitit knows most of them.
+
+    They mean what they mean in `hsm_core.sources.hpc.states`, which is not imported: submitit loads this plugin at the
+    start of every job.
+    """
 
     PENDING = enum.auto()
     HELD = enum.auto()
@@ -47,8 +51,7 @@ class Phase(enum.Enum):
     REQUEUED = enum.auto()
     """pending again, after it ran"""
     RUNNING = enum.auto()
-    PREEMPTED = enum.auto()
-    """suspended; it goes on by itself"""
+    """has its node, though it may be suspended there"""
     COMPLETED = enum.auto()
     FAILED = enum.auto()
     TIMEOUT = enum.auto()
@@ -57,9 +60,6 @@ class Phase(enum.Enum):
     CANCELLED = enum.auto()
     UNKNOWN = enum.auto()
     """PBS can't say"""
-
-
-ENDED = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.TIMEOUT, Phase.OUT_OF_MEMORY, Phase.NODE_FAIL, Phase.CANCELLED})
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class State:
     """that killed the job's first process"""
     restarts: int = 0
     """how often PBS started it again"""
+    peak: float | None = None
+    """MiB, the most memory it was seen to have"""
 
 
 def command(elements: Iterable[str], dialect: Dialect) -> list[str]:
@@ -192,7 +194,7 @@ def _state(native: str, attributes: Attributes) -> State:
         # E: the process has ended, its files are being copied. B: an array some of whose subjobs have started.
         return replace(told, phase=Phase.RUNNING)
     if letter in ("S", "U"):
-        return replace(told, phase=Phase.PREEMPTED, reason="suspended")
+        return replace(told, phase=Phase.RUNNING, reason="suspended")
     if letter in ("F", "X"):
         return _ended(native, attributes, told)
     return replace(told, reason="moved to another server") if letter == "M" else told
@@ -216,6 +218,7 @@ def _ended(native: str, attributes: Attributes, told: State) -> State:
         # "Subjob finished": there is no history, or it never ran. What stands there is the array's.
         return replace(told, restarts=0)
     status, substate = _number(attributes.get("Exit_status")), _number(attributes.get("substate"))
+    told = replace(told, peak=_peak(attributes))
     if status is None:
         if substate == 92:
             reason = f"deleted by PBS: {attributes.get('depend', 'its dependency')} can't be satisfied any more"
@@ -251,6 +254,14 @@ def _number(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         return None
+
+
+def _peak(attributes: Attributes) -> float | None:
+    """MiB, of `3120kb` in resources_used; PBS counts in kb."""
+    nested = attributes.get("resources_used")
+    used = nested.get("mem") if isinstance(nested, Mapping) else attributes.get("resources_used.mem")
+    found = re.fullmatch(r"(\d+)kb", str(used))
+    return int(found[1]) / 1024 if found is not None else None
 
 
 def _nodes(exec_host: Any) -> str | None:

@@ -169,6 +169,11 @@ def whole(element: str) -> str:
     return f"{number}{'[]' if index else ''}{f'.{server}' if server else ''}"
 
 
+def member(native: str, index: int) -> str:
+    """The name of the element with this index, of an array or of a job that is none: `70[].pbs1`, 2 is `70.pbs1_2`."""
+    return f"{element(native)}_{index}" if "[]" in native else element(native)
+
+
 def same(element: str, other: str) -> bool:
     """Whether both mean one job: a name without a server means that number on any."""
     a, b = _element_parts(element), _element_parts(other)

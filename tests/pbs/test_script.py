@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from submitit.core.utils import JobPaths
 
 from hsm_core.pbs.script import Options, options, qsub_command, script_text, seconds, select
+from hsm_core.sources.hpc import translation
+from hsm_core.sources.hpc.resources import Resources
 
 SCRIPT = Path("/shared/a b/.submission_file_1.sh")
 END = ["-o", "/dev/null", "-e", "/dev/null", "--", "/bin/bash", str(SCRIPT)]
@@ -55,6 +58,19 @@ def test_one_element_is_no_array(count: int, limit: int | None, array: str | Non
 def test_chunks_can_be_given_as_pbs_has_them() -> None:
     assert select(Options(select="1:ncpus=2+3:ncpus=1", nodes=4)) == "1:ncpus=2+3:ncpus=1"
     assert select(Options(mem="4gb")) == "1:ncpus=1:mem=4gb"
+
+
+def test_what_sources_ask_for_is_taken() -> None:
+    asked = Resources(
+        nodes=2, ntasks_per_node=2, cpus_per_task=4, mem=2048, queue="q", account="a", walltime=90, exclusive=True
+    )
+    further = replace(asked, extra=(("W", "group_list=my group"), ("m", "n")))
+    command = qsub_command(options(translation.pbs(further)), SCRIPT, 2)
+    assert command[: command.index("-o")] == [
+        *["qsub", "-N", "submitit", "-r", "y", "-q", "q", "-A", "a"],
+        *["-l", "select=2:ncpus=8:mpiprocs=2:mem=2048mb", "-l", "place=scatter:exclhost", "-l", "walltime=90"],
+        *["-J", "0-1", "-W", "group_list=my group", "-m", "n"],
+    ]
 
 
 @pytest.mark.parametrize(("text", "value"), [(90, 90), ("90", 90), ("1:30", 90), ("100:00:01", 360001)])

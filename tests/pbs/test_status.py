@@ -10,6 +10,7 @@ import pytest
 
 from hsm_core.pbs import status, text
 from hsm_core.pbs.status import Dialect, Form, Phase, State
+from hsm_core.sources.hpc import states
 from tests.pbs.recordings import Exchange, exchanges, recorded
 
 # (job_state, substate, Exit_status, kind) of all jobs in the recordings. Kind: of a subjob, whether the record is its
@@ -92,8 +93,8 @@ def test_every_recorded_state_is_told_apart() -> None:
         ("T", {"substate": 1}, Phase.PENDING),
         ("W", {"substate": 30, "Execution_Time": "Mon Nov 23 23:37:00 2026"}, Phase.PENDING),
         ("Q", {"substate": 10, "run_count": 1}, Phase.REQUEUED),
-        ("S", {"substate": 43}, Phase.PREEMPTED),
-        ("U", {"substate": 42}, Phase.PREEMPTED),
+        ("S", {"substate": 43}, Phase.RUNNING),
+        ("U", {"substate": 42}, Phase.RUNNING),
         ("E", {"substate": 53, "Exit_status": 0}, Phase.RUNNING),
         ("M", {"substate": 94}, Phase.UNKNOWN),
         ("F", {"substate": 93, "Exit_status": -27}, Phase.OUT_OF_MEMORY),
@@ -241,6 +242,19 @@ def test_words_before_an_answer_are_not_in_it() -> None:
     said = recorded("13", "qstat -x -f 53.pbs1").out
     told = status.read(text.Answer(["qstat"], 0, f"Welcome to the cluster\n{said}", ""), Dialect(Form.PLAIN))
     assert told["53.pbs1"].phase is Phase.COMPLETED
+
+
+def test_the_phases_mean_what_they_mean_to_sources() -> None:
+    meant = {phase: states.Phase[phase.name] for phase in Phase}
+    assert set(states.Phase) - set(meant.values()) == {states.Phase.PREEMPTED}
+    for exchange, native, shown in recorded_jobs():
+        [state] = status.states({native: shown}).values()
+        assert state.phase is Phase.UNKNOWN or state.ended == meant[state.phase].ended, exchange
+
+
+def test_the_peak_of_memory_is_known_of_what_ended() -> None:
+    told = status.read(recorded("13", "qstat -x -f -F json").answer, Dialect())
+    assert told["53.pbs1"].peak == 3120 / 1024
 
 
 def test_the_release_shows_all_jobs_of_one_call() -> None:

@@ -20,6 +20,8 @@ def test_both_names_of_a_job_mean_each_other(number: int, server: str, index: in
     assert text.native(element) == native
     assert "[" not in element
     assert text.whole(element) == (native if index is None else f"{number}[]{server}")
+    assert index is None or text.member(f"{number}[]{server}", index) == element
+    assert index is not None or text.member(native, 0) == element
     assert text.same(element, element)
     assert text.same(element, text.element(native.removesuffix(server) + ".another")) is (not server)
 
