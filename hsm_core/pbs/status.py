@@ -257,11 +257,11 @@ def _number(value: Any) -> int | None:
 
 
 def _peak(attributes: Attributes) -> float | None:
-    """MiB, of `3120kb` in resources_used; PBS counts in kb."""
+    """MiB, of `3120kb` in resources_used; None of 0, which is of what ended before it was looked at."""
     nested = attributes.get("resources_used")
     used = nested.get("mem") if isinstance(nested, Mapping) else attributes.get("resources_used.mem")
     found = re.fullmatch(r"(\d+)kb", str(used))
-    return int(found[1]) / 1024 if found is not None else None
+    return int(found[1]) / 1024 or None if found is not None else None
 
 
 def _nodes(exec_host: Any) -> str | None:

@@ -255,6 +255,8 @@ def test_the_phases_mean_what_they_mean_to_sources() -> None:
 def test_the_peak_of_memory_is_known_of_what_ended() -> None:
     told = status.read(recorded("13", "qstat -x -f -F json").answer, Dialect())
     assert told["53.pbs1"].peak == 3120 / 1024
+    # Of one that was not looked at while it ran, there are 0kb.
+    assert status.read(recorded("14", "qstat -x -f -F json").answer, Dialect())["54.pbs1"].peak is None
 
 
 def test_the_release_shows_all_jobs_of_one_call() -> None:
