@@ -11,7 +11,7 @@ from hsm_core.pbs import command, status, text
 from hsm_core.pbs.status import Dialect, Phase, State
 
 GRACE = 60.0
-"""seconds a job may be unknown to a server that answers, before it is given up"""
+"""seconds between two answers of a server that does not know a job, and did not in between, until it is given up"""
 
 
 class PbsInfoWatcher(core.InfoWatcher):
@@ -21,8 +21,8 @@ class PbsInfoWatcher(core.InfoWatcher):
         super().__init__(delay_s)
         self._dialect = Dialect()
         self._states: dict[str, State] = {}
-        self._missing: dict[str, float] = {}
-        """since when the server has answered without knowing of a job; a time of `time.monotonic`"""
+        self._missing: dict[str, tuple[float, float]] = {}
+        """when the server first and last answered without knowing of a job, by `time.monotonic`"""
 
     def clear(self) -> None:
         super().clear()
@@ -37,14 +37,14 @@ class PbsInfoWatcher(core.InfoWatcher):
         return self.state(job_id, mode).phase.name
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Whether the job has ended, well or not. One that the server has not known for `GRACE` seconds has.
+        """Whether the job has ended, well or not. One that the server does not know any more has, after `GRACE`.
 
         It does not follow that it did anything: that tells its result.
         """
         if self.state(job_id, mode).ended:
             return True
-        since = self._missing.get(job_id)
-        return since is not None and time.monotonic() - since >= GRACE
+        first, last = self._missing.get(job_id, (0.0, 0.0))
+        return job_id in self._missing and last - first >= GRACE
 
     def _make_command(self) -> list[str] | None:
         jobs = self._registered - self._finished
@@ -81,7 +81,7 @@ class PbsInfoWatcher(core.InfoWatcher):
             state = status.of(job_id, told)
             if state is None:
                 # It may have ended, well or not; or a server that was restored does not remember it.
-                self._missing.setdefault(job_id, now)
+                self._missing[job_id] = (self._missing.get(job_id, (now, now))[0], now)
                 state = _UNKNOWN
             else:
                 self._missing.pop(job_id, None)

@@ -69,8 +69,14 @@ def test_without_history_the_result_tells_what_became_of_a_job(
     assert good.result() == "done"
     # It could be a server that has not all of its jobs back yet.
     assert not bad.done(force_check=True)
-    monkeypatch.setattr(watching, "GRACE", 0.0)
-    assert bad.done(force_check=True)
+    # Time in which it does not answer says nothing.
+    monkeypatch.setattr(watching, "GRACE", 1e-9)
+    PbsJob.watcher.clear()
+    assert not bad.done(force_check=True)
+    stand_in.set(up=False)
+    assert not bad.done(force_check=True)
+    stand_in.set(up=True)
+    wait_until(lambda: bad.done(force_check=True), "it to be given up")
     with pytest.raises(utils.UncompletedJobError, match="state: UNKNOWN"):
         bad.result()
 
