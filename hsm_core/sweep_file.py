@@ -68,6 +68,7 @@ class RunOptions:
     sources: str | None = None
     strategy: str | None = None
     max_runs: int | None = None
+    dependency: str | None = None
     seed: int | None = None
     fail_fast: float | None = None
     retry_attempts: int | None = None
@@ -79,6 +80,7 @@ class RunOptions:
         given = {
             "sources": self.sources,
             "strategy": self.strategy,
+            "dependency": self.dependency,
             "seed": self.seed,
             "fail_fast": self.fail_fast,
             "compute.retry_attempts": self.retry_attempts,

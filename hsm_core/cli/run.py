@@ -23,6 +23,7 @@ from hsm_core.cli.output import Column, Output, Table, output_options
 )
 @click.option("--sources", help="Where to run: all, or names with limits such as local:4,server1:8.")
 @click.option("--strategy", help="round_robin, least_loaded, random, weighted, priority, or your own.")
+@click.option("--dependency", help="What jobs on clusters wait for: afterok:12345, or any other of the scheduler's.")
 @click.option("--max-runs", type=click.IntRange(min=1), help="Run at most this many tasks.")
 @click.option("--seed", type=int, help="Seed of the random strategy.")
 @click.option("--fail-fast", type=float, help="Stop after this many failed tasks, or this fraction of all.")

@@ -98,6 +98,13 @@ def _not_empty(value: str) -> str | None:
     return None if value.strip() else "must not be empty"
 
 
+def _dependency(value: str) -> str | None:
+    # It becomes a line of a job script. Slurm: sbatch(1), --dependency; PBS: qsub(1B), -W depend.
+    if re.fullmatch(r"[a-z]+(:[\w.\[\]+-]+)*([,?][a-z]+(:[\w.\[\]+-]+)*)*", value, re.ASCII):
+        return None
+    return f"must be a dependency in the scheduler's words, as afterok:12345 or singleton, not {shown(value)}"
+
+
 def _fail_fast(value: float) -> str | None:
     return _above_zero(value) or _whole_or_fraction(value)
 
@@ -288,6 +295,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (LoggingConfig, "max_output"): _max_output,
     (HsmConfig, "sources"): _not_empty,
     (HsmConfig, "strategy"): _not_empty,
+    (HsmConfig, "dependency"): _dependency,
     (HsmConfig, "worker"): _one_of("fork", "spawn"),
     (HsmConfig, "isolation"): _one_of("process", "reuse"),
     (HsmConfig, "timeout"): _above_zero,

@@ -166,6 +166,8 @@ class HsmConfig:
     strategy: str | None = None
     """a name, `file.py:Class`, a dotted path or an entry point; None: `priority` where the selection gives
     priorities, else round_robin"""
+    dependency: str | None = None
+    """what jobs on clusters wait for, in the scheduler's words: `afterok:12345`; until the first of them has started"""
     seed: int | None = None
     """of the random strategy; None: different in every sweep"""
     worker: str = "fork"

@@ -114,3 +114,13 @@ def test_a_launcher_that_goes_leaves_its_jobs(sweep: ClusterSweep) -> None:
     sweep.open_gate()
     assert sweep.complete().wait(60) == 0, sweep.said()
     sweep.assert_done_once(3)
+
+
+def test_jobs_that_wait_for_another_one(sweep: ClusterSweep) -> None:
+    job = sweep.cluster.submit(f"until [ -e '{sweep.folder}/go' ]; do sleep 0.1; done")
+    launcher = sweep.launch("+x=range(2)", f"hydra.launcher.dependency='afterok:{job}'")
+    wait_until(lambda: "waits for another job" in sweep.said(), "to be told that jobs wait")
+    assert not sweep.output(0, "starts").exists()
+    (sweep.folder / "go").touch()
+    assert launcher.wait(90) == 0, sweep.said()
+    sweep.assert_done_once(2)

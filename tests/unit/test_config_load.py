@@ -477,6 +477,9 @@ BAD_FILES = [
      "did you mean INFO?"),
     ("compute: {source_failure_threshold: 40}\n",
      "hsm_config.yaml:1: compute.source_failure_threshold: must be between 0 and 1, not 40"),
+    ("dependency: 'afterok:1; rm -rf /'\n",
+     "hsm_config.yaml:1: dependency: must be a dependency in the scheduler's words, as afterok:12345 or singleton, not "
+     "the text 'afterok:1; rm -rf /'"),
     ("fail_fast: 0\n", "hsm_config.yaml:1: fail_fast: must be more than 0, not 0"),
     ("fail_fast: 2.5\n", "hsm_config.yaml:1: fail_fast: must be a whole number or a fraction below 1, not 2.5"),
     ("gpus_per_task: 1.5\n",

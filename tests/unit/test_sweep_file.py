@@ -127,6 +127,7 @@ def test_options_stand_behind_the_file_and_win(tmp_path: Path) -> None:
         strategy="mine.py:Mine",
         max_runs=3,
         seed=7,
+        dependency="afterok:12:13?singleton",
         fail_fast=0.5,
         retry_attempts=0,
         overrides=("lr=1", "epochs=2", "--config-name=other"),
@@ -135,6 +136,7 @@ def test_options_stand_behind_the_file_and_win(tmp_path: Path) -> None:
     for override in (
         "hydra.launcher.sources='a:1,b'",
         "hydra.launcher.strategy='mine.py:Mine'",
+        "hydra.launcher.dependency='afterok:12:13?singleton'",
         "hydra.launcher.seed=7",
         "hydra.launcher.fail_fast=0.5",
         "hydra.launcher.compute.retry_attempts=0",

@@ -37,6 +37,8 @@ class Job:
     """commands of a shell that come before"""
     count: int
     resources: Resources
+    dependency: str | None
+    """in the scheduler's words"""
     requeue: bool
     """whether the scheduler may start an element again"""
 

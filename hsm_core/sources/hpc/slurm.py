@@ -66,6 +66,7 @@ class Slurm:
             job_name=job.token,
             wckey=None,
             setup=[*job.lead],
+            dependency=job.dependency,
             array_parallelism=job.count,
             additional_parameters=further,
         )

@@ -257,6 +257,8 @@ class HpcSource(Source):
             lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
             count=len(made.attempts),
             resources=self._resources,
+            # Once it was met, the scheduler may have forgotten the jobs that it names.
+            dependency=None if self._watch.any_started else self._sweep.config.dependency,
             requeue=self.config.requeue,
         )
 

@@ -61,6 +61,7 @@ class Watch:
         """attempts that are to end"""
         self.given_up: dict[str, str] = {}
         """attempts whose jobs would never start, and why; they are to be cancelled"""
+        self.any_started = False
         self.curious = False
         """whether the scheduler is to be asked soon"""
         self._known: dict[str, set[str]] = {}
@@ -97,7 +98,7 @@ class Watch:
 
     def _begun(self, element: Element, mark: Path) -> None:
         told: Mapping[str, Any] = json.loads(mark.read_text("utf-8"))
-        element.started = True
+        element.started = self.any_started = True
         a = element.attempt
         facts = (told["host"], told["pid"], told["output_dir"])
         self._post(AttemptStarted(a.task.index, a.number, a.epoch, self._source, *facts))
