@@ -62,7 +62,7 @@ def test_json_and_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [step["status"] for step in two["steps"]] == ["failed"] + 5 * ["not reached"]
     assert two["steps"][0]["told"] == "the interpreter /no/python can't be found or run"
     assert (far["ok"], far["steps"][0]["status"]) == (False, "failed")
-    assert far["steps"][0]["told"].startswith("not on PATH: sbatch, ")
+    assert far["steps"][0]["told"].startswith("there is neither sbatch nor qsub on PATH; ")
     assert run("test", "--all", "--quiet").stdout == "one\n"
     text = run("test", "two").stdout.splitlines()
     assert text[-1] == "two  can't be used: python failed, so 5 steps behind it could not be reached"

@@ -46,8 +46,14 @@ class Job:
 class Scheduler(Protocol):
     """All methods but `element` and `log` ask the scheduler, and raise Unavailable when it does not answer."""
 
+    system: str
+    """its name in the configuration"""
+
     def start(self) -> None:
         """Learn what the cluster allows. Raises SourceError where it can't be used."""
+
+    def facts(self) -> str:
+        """What `start` learnt, in words."""
 
     def largest_array(self) -> int:
         """How many elements an array may have; known after `start`."""

@@ -23,6 +23,8 @@ _ERRORS = {Refusal.REJECTED: Rejected, Refusal.AMBIGUOUS: Unsure, Refusal.OVER_L
 class Slurm:
     """The Slurm that this machine's commands talk to."""
 
+    system = "slurm"
+
     def __init__(self) -> None:
         self._config = text.SlurmConfig()
 
@@ -32,7 +34,6 @@ class Slurm:
             raise SourceError("this cluster has no job arrays (MaxArraySize); hsm needs them")
 
     def facts(self) -> str:
-        """What `start` learnt, in words."""
         accounting = "with" if self._config.accounting else "without"
         return f"Slurm {self._config.version}, arrays of up to {self.largest_array()}, {accounting} accounting"
 

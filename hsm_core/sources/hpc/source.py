@@ -7,7 +7,6 @@ scheduler seldom: for what these files can't tell, that a job pends and why, or 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -29,8 +28,8 @@ from hsm_core.sources.hpc.allowance import Allowance
 from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.resources import of_source
 from hsm_core.sources.hpc.scheduler import Full, Job, Scheduler, Unsure
-from hsm_core.sources.hpc.slurm import Slurm
 from hsm_core.sources.hpc.states import JobState, Phase
+from hsm_core.sources.hpc.systems import scheduler_of
 from hsm_core.sources.hpc.watch import Watch
 from hsm_core.sources.hpc.words import reason_words
 from hsm_core.sources.preamble import preamble, words
@@ -57,7 +56,6 @@ class HpcSource(Source):
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
-        self._scheduler: Scheduler = Slurm()
         self._resources = of_source(config)
         self._changed = threading.Condition()
         """guards the attempts that wait, those that are watched, and what is to be cancelled"""
@@ -86,12 +84,11 @@ class HpcSource(Source):
     # --- the engine's side
 
     def start(self, sweep: SweepContext, post: Post) -> None:
-        if shutil.which("sbatch") is None:
-            raise SourceError(f"{self.name}: there is no sbatch on PATH; start the sweep on a node that submits jobs")
         if "\n" in str(sweep.directory) or "%" in str(sweep.directory):
-            bad = f"{self.name}: Slurm can't write to a directory with % or a line end in its name"
+            bad = f"{self.name}: schedulers can't write to a directory with % or a line end in its name"
             raise SourceError(f"{bad}: {str(sweep.directory)!r}; name another hydra.sweep.dir")
         try:
+            self._scheduler: Scheduler = scheduler_of(self.config)
             self._scheduler.start()
         except SourceError as e:
             raise SourceError(f"{self.name}: {e}") from e
@@ -149,7 +146,7 @@ class HpcSource(Source):
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def describe(self) -> Mapping[str, Any]:
-        return {"system": "slurm"}
+        return {"system": self._scheduler.system}
 
     def stop(self, timeout: float = 10.0) -> None:
         if self._thread is None:

@@ -49,7 +49,7 @@ def _qsub(server: Server, call: Call) -> Said:
 
 
 def _qstat(server: Server, call: Call) -> Said:
-    known = "ftxwJpHanes1u:" if server.settings.old else "ftxEF:wD:JpHanes1u:"
+    known = "BftxwJpHanes1u:" if server.settings.old else "BftxEF:wD:JpHanes1u:"
     try:
         given, ids = getopt.gnu_getopt(list(call.argv[1:]), known)
     except getopt.GetoptError as e:
@@ -59,6 +59,8 @@ def _qstat(server: Server, call: Call) -> Said:
         return Said(err=USAGE["qstat"], code=2)
     history = "-x" in options
     json = "-F" in options
+    if "-B" in options:
+        return Said(listing.server(server.settings.max_array_size))
     found: list[Job] = []
     err, code = "", 0
     if history and not server.settings.history:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.testbed.pbs.job import HOST, Job, attributes
 
+VERSION = "23.06.06"
 HEAD = """\
 Job id            Name             User              Time Use S Queue
 ----------------  ---------------- ----------------  -------- - -----
@@ -66,9 +67,16 @@ def _folded(line: str, width: int | None) -> str:
     return "\n\t".join([*lines, current])
 
 
+def server(max_array_size: int) -> str:
+    """`qstat -B -f -F json`, as far as anybody looks."""
+    facts = {"server_state": "Active", "server_host": HOST, "max_array_size": max_array_size, "pbs_version": VERSION}
+    told = {"timestamp": int(time.time()), "pbs_version": VERSION, "pbs_server": HOST, "Server": {HOST: facts}}
+    return json.dumps(told, indent="\t") + "\n"
+
+
 def document(jobs: Sequence[Job], raw: bool) -> str:
     """`-F json`; `raw` as the release 23.06.06 has it, which leaves what looks like a number unquoted."""
-    told: dict[str, Any] = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": HOST}
+    told: dict[str, Any] = {"timestamp": int(time.time()), "pbs_version": VERSION, "pbs_server": HOST}
     if jobs:
         told["Jobs"] = {job.id: attributes(job) for job in jobs}
     text = _printed(told, 0) + "\n"
