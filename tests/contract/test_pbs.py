@@ -23,4 +23,6 @@ class TestPbs(SourceSuite):
         monkeypatch.setattr(allowance, "EVERY", 0.3)
         monkeypatch.setattr(watch, "GRACE", 0.5)
         monkeypatch.setattr(source_module, "POLL", 0.5)
+        monkeypatch.setattr(source_module, "GATHER", 0.05)
+        monkeypatch.setattr(source_module, "TICK", 0.05)
         return HpcSource("cluster", SourceConfig(type="hpc", system="pbs"), slots=2)

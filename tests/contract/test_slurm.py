@@ -21,4 +21,6 @@ class TestSlurm(SourceSuite):
         monkeypatch.setattr(allowance, "EVERY", 0.3)
         monkeypatch.setattr(watch, "GRACE", 0.5)
         monkeypatch.setattr(source_module, "POLL", 0.5)
+        monkeypatch.setattr(source_module, "GATHER", 0.05)
+        monkeypatch.setattr(source_module, "TICK", 0.05)
         return HpcSource("cluster", SourceConfig(type="hpc", default_resources="mem=1500MB"), slots=2)

@@ -29,6 +29,8 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(allowance, "EVERY", 0.3)
     monkeypatch.setattr(watch, "GRACE", 1.0)
     monkeypatch.setattr(source_module, "POLL", 0.5)
+    monkeypatch.setattr(source_module, "GATHER", 0.05)
+    monkeypatch.setattr(source_module, "TICK", 0.05)
     yield found
     found.clear()
 

@@ -101,7 +101,7 @@ def test_wrong_configuration_in_the_file(app: App) -> None:
         ("hydra.launcher.sources=clowd", ["clowd", "local"]),
         ("hydra.launcher.strategy=round_robbin", ["round_robbin", "round_robin"]),
         ("hydra.launcher.strategy=mine.py:Mine", ["mine.py"]),
-        ("+hydra.launcher.compute_sources={big:{type:hpc}}", ["big", "hpc", "not in this version"]),
+        ("+hydra.launcher.compute_sources={big:{type:hpd}}", ["big", "hpd", "hpc"]),
     ],
 )
 def test_wrong_words(app: App, override: str, words: list[str]) -> None:
