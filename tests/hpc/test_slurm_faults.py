@@ -10,6 +10,7 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, Note, SourceDown, SourceUp
+from hsm_core.exceptions import SourceError
 from hsm_core.sources.hpc import allowance, scheduler, watch
 from hsm_core.sources.hpc import source as source_module
 from hsm_core.sources.hpc.source import HpcSource
@@ -147,6 +148,32 @@ def test_refused(make_bench: MakeBench, settings: dict[str, str], words: str) ->
     assert outcome.cause is Cause.REJECTED
     assert re.match(words, outcome.message), outcome.message
     assert not list((bench.directory / ".hsm" / "hpc" / "cluster").iterdir())
+
+
+def test_secrets_are_in_no_file_that_others_read(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret-of-the-launcher")
+    bench = make_bench(env={"pass": ["TOKEN", "NOT_SET"], "set": {"OTHER": "s3cret-of-the-file"}})
+    note = bench.wait(lambda event: isinstance(event, Note))
+    assert isinstance(note, Note)
+    assert note.message == "env.pass names NOT_SET, which is not set here: tasks there run without it"
+    attempt = bench.attempt(0, "do=hang", "stubborn=false")
+    bench.source.submit([attempt])
+    started = bench.started(attempt)
+    told = Path(f"/proc/{started.pid}/environ").read_bytes().split(b"\0")
+    assert {b"TOKEN=s3cret-of-the-launcher", b"OTHER=s3cret-of-the-file"} <= set(told)
+    found = [path for path in bench.directory.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    assert [path.name for path in found] == ["batch.json"]
+    assert found[0].stat().st_mode & 0o077 == 0
+    bench.source.cancel([attempt])
+    bench.finished(attempt)
+    assert not found[0].exists()
+
+
+@pytest.mark.parametrize("settings", [{"mode": "pilot"}, {"host": "login.example.org"}])
+def test_what_is_not_there_yet_is_refused(cluster: SlurmCluster, tmp_path: Path, settings: dict[str, str]) -> None:
+    bench = Bench(HpcSource("cluster", SourceConfig(type="hpc", **settings), 2), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=r"^cluster: .* of a cluster is not in this version of hsm"):
+        bench.start()
 
 
 def test_a_job_that_would_wait_for_ever(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
 from hsm_core.records import record_path, settle
+from hsm_core.sources import environment
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.allowance import Allowance
@@ -94,6 +95,11 @@ class HpcSource(Source):
             raise SourceError(f"{self.name}: {e}") from e
         self._sweep, self._post = sweep, post
         self._top = sweep.directory / ".hsm" / "hpc" / self.name
+        given, missing = environment.given(self.config)
+        for name in missing:
+            words = f"env.pass names {name}, which is not set here: tasks there run without it"
+            post(Note("WARNING", words, source=self.name))
+        self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": str(sweep.directory)}
         self._watch = Watch(self.name, sweep.records, self._scheduler, self._resources, post)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
@@ -207,7 +213,7 @@ class HpcSource(Source):
             "payload": str(self._sweep.payload),
             "records": str(self._sweep.records),
             "requeue": self.config.requeue,
-            "variables": {"HSM_SWEEP_ID": self._sweep.id, "HSM_SWEEP_DIR": str(self._sweep.directory)},
+            "variables": self._variables,
         }
         try:
             made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], shared)

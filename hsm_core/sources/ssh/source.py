@@ -20,6 +20,7 @@ from hsm_core.exceptions import HsmError, Incomplete, SourceError, Unavailable
 from hsm_core.records import outcome_of, record_path
 from hsm_core.remote import gpus, marks, place
 from hsm_core.remote.record import put
+from hsm_core.sources import environment
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import CommandResult, Health, Post, SweepContext
 from hsm_core.sources.local import THREAD_VARIABLES
@@ -183,13 +184,10 @@ class SshSource(AgentSource):
             told.set_exception(e)
 
     def _environment(self) -> dict[str, str]:
-        names: Sequence[str] = self.config.env.get("pass") or ()
-        for name in names:
-            if name not in os.environ:
-                self._tell_once(f"env.pass names {name}, which is not set here: tasks there run without it")
-        passed = {name: os.environ[name] for name in names if name in os.environ}
-        values: Mapping[str, object] = self.config.env.get("set") or {}
-        return {**passed, **{name: str(value) for name, value in values.items()}}
+        variables, missing = environment.given(self.config)
+        for name in missing:
+            self._tell_once(f"env.pass names {name}, which is not set here: tasks there run without it")
+        return variables
 
     def _beginning(self) -> dict[str, Any]:
         hsm = os.path.join(self._place, ".hsm")
