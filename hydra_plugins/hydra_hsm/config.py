@@ -17,6 +17,7 @@ KEYS = [
     "sweep_file",
     "sources",
     "strategy",
+    "dependency",
     "seed",
     "worker",
     "isolation",

@@ -21,8 +21,8 @@ ODD = [b"two\nlines", b"-rf", b"--delete", b"#hash", b";semi", b" ", b"*?[x]", b
 
 def large(out):
     with open(out / "large", "wb") as file:
-        for number in range(150):
-            file.write(bytes([number]) * (1 << 20))
+        for number in range(300):
+            file.write(bytes([number % 256]) * (1 << 20))
 
 
 def small(out):
