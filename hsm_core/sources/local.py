@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +17,7 @@ import hsm_core.remote
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.remote import gpus, leases, marks, process
+from hsm_core.sources import environment
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import Post, SweepContext
 from hsm_core.sources.line import Line, PipeLine
@@ -153,8 +153,7 @@ def interpreter(name: str, config: SourceConfig) -> str:
 
 def inherited(config: SourceConfig) -> dict[str, str]:
     """What an agent inherits: our own environment, and what the source sets."""
-    values: Mapping[str, object] = config.env.get("set") or {}
-    return {**os.environ, **{name: str(value) for name, value in values.items()}}
+    return {**os.environ, **environment.given(config)[0]}
 
 
 class _Child(PipeLine):

@@ -59,7 +59,7 @@ class HpcSource(Source):
         super().__init__(name, config, slots)
         self._resources = of_source(config)
         self._changed = threading.Condition()
-        """guards the attempts that wait, those that are watched, and what is to be cancelled"""
+        """guards the attempts that wait, and those that are watched"""
         self._waiting: list[Attempt] = []
         """attempts that go into the next batch"""
         self._gathered_at = self._not_before = 0.0
@@ -67,9 +67,6 @@ class HpcSource(Source):
         self._pause = POLL
         self._unsure: list[Batch] = []
         """batches of which nobody knows whether they were submitted"""
-        self._to_cancel: set[str] = set()
-        self._withdrawn: set[str] = set()
-        """attempts whose jobs were given up, and are to be cancelled once"""
         self._allowance = Allowance()
         self._poll_at = 0.0
         self._down = False
@@ -95,10 +92,9 @@ class HpcSource(Source):
             raise SourceError(f"{self.name}: {e}") from e
         self._sweep, self._post = sweep, post
         self._top = sweep.directory / ".hsm" / "hpc" / self.name
-        given, missing = environment.given(self.config)
-        for name in missing:
-            words = f"env.pass names {name}, which is not set here: tasks there run without it"
-            post(Note("WARNING", words, source=self.name))
+        given, warnings = environment.given(self.config)
+        for told in warnings:
+            post(Note("WARNING", told, source=self.name))
         self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": str(sweep.directory)}
         self._watch = Watch(self.name, sweep.records, self._scheduler, self._resources, post)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
@@ -136,7 +132,7 @@ class HpcSource(Source):
             dropped = [attempt for attempt in self._waiting if attempt.id in ids]
             self._waiting = [attempt for attempt in self._waiting if attempt.id not in ids]
             self._watch.cancelled |= ids
-            self._to_cancel |= ids
+            self._watch.unwanted |= ids
             for attempt in dropped:
                 self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
             self._changed.notify_all()
@@ -271,7 +267,7 @@ class HpcSource(Source):
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         with self._changed:
             for attempt in attempts:
-                self._watch.elements.pop(attempt.id, None)
+                self._watch.drop(attempt.id)
             kept = [attempt for attempt in attempts if attempt.id not in self._watch.cancelled]
             self._waiting[:0] = kept
             for attempt in attempts:
@@ -286,15 +282,14 @@ class HpcSource(Source):
     def _withdraw(self) -> None:
         """Have the scheduler end what is to be cancelled, as far as it has that."""
         with self._changed:
-            self._to_cancel |= self._watch.given_up.keys() - self._withdrawn
-            self._withdrawn |= self._watch.given_up.keys()
-            self._to_cancel &= self._watch.elements.keys()
-            named = [e for e in self._watch.submitted() if e.attempt.id in self._to_cancel]
+            self._watch.unwanted &= self._watch.elements.keys()
+            unwanted = [self._watch.elements[attempt_id] for attempt_id in self._watch.unwanted]
+        named = [element for element in unwanted if element.batch.job is not None]
         if named:
             self._scheduler.cancel([self._watch.name(element) for element in named])
             self._watch.curious = True
         with self._changed:
-            self._to_cancel -= {element.attempt.id for element in named}
+            self._watch.unwanted -= {element.attempt.id for element in named}
 
     def _ask(self) -> None:
         """Ask the scheduler how things stand, if it is time for that."""

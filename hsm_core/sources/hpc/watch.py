@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,18 +61,38 @@ class Watch:
         self.cancelled: set[str] = set()
         """attempts that are to end"""
         self.given_up: dict[str, str] = {}
-        """attempts whose jobs would never start, and why; they are to be cancelled"""
+        """attempts whose jobs would never start, and why"""
+        self.unwanted: set[str] = set()
+        """attempts whose jobs the scheduler is still to be told to end"""
         self.any_started = False
         self.curious = False
         """whether the scheduler is to be asked soon"""
+        self._batches: dict[str, Batch] = {}
+        """those of which there are elements, by token"""
+        self._remaining: Counter[str] = Counter()
+        """how many elements there are of each"""
         self._known: dict[str, set[str]] = {}
-        """files of batches that were heard of, by token"""
+        """files of theirs that were heard of"""
 
     def take(self, attempt: Attempt, batch: Batch) -> Batch:
         """Watch an attempt that went out in a batch; the one of this token that is known already is returned."""
-        live = next((e.batch for e in self.elements.values() if e.batch.token == batch.token), batch)
+        live = self._batches.setdefault(batch.token, batch)
+        self._remaining[live.token] += 1
         self.elements[attempt.id] = Element(attempt, live, live.attempts.index(attempt.id))
         return live
+
+    def drop(self, attempt_id: str) -> Batch | None:
+        """Watch an attempt no more; its batch is returned where that was the last one of it."""
+        element = self.elements.pop(attempt_id, None)
+        if element is None:
+            return None
+        token = element.batch.token
+        self._remaining[token] -= 1
+        if self._remaining[token] > 0:
+            return None
+        del self._remaining[token]
+        self._known.pop(token, None)
+        return self._batches.pop(token)
 
     def name(self, element: Element) -> str:
         """The scheduler's name for an element whose batch is submitted."""
@@ -83,9 +104,7 @@ class Watch:
 
     def hear(self) -> None:
         """Hear of what elements have left in their batches' folders."""
-        live = {element.batch.token: element.batch for element in self.elements.values()}
-        self._known = {token: known for token, known in self._known.items() if token in live}
-        for token, batch in live.items():
+        for token, batch in list(self._batches.items()):
             known = self._known.setdefault(token, set())
             for name in sorted(batches.news(batch, known), reverse=True):  # .started before .ended
                 known.add(name)
@@ -152,6 +171,7 @@ class Watch:
             return
         element.hopeless_since = element.hopeless_since or now
         if now - element.hopeless_since >= HOPE and element.attempt.id not in self.given_up:
+            self.unwanted.add(element.attempt.id)
             self.given_up[element.attempt.id] = f"job {state.element} {reason_words(state.reason)} ({state.reason})"
 
     def _said(self, element: Element) -> tuple[Phase | None, str]:
@@ -166,7 +186,7 @@ class Watch:
 
     def finish(self, attempt: Attempt, outcome: Outcome) -> None:
         """Say how an attempt has ended; of its batch nothing is left once all have."""
-        element = self.elements.pop(attempt.id, None)
-        if element is not None and all(e.batch is not element.batch for e in self.elements.values()):
-            element.batch.remove()
+        ended = self.drop(attempt.id)
+        if ended is not None:
+            ended.remove()
         self._post(AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, attempt.source, outcome))

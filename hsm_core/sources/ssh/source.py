@@ -184,9 +184,9 @@ class SshSource(AgentSource):
             told.set_exception(e)
 
     def _environment(self) -> dict[str, str]:
-        variables, missing = environment.given(self.config)
-        for name in missing:
-            self._tell_once(f"env.pass names {name}, which is not set here: tasks there run without it")
+        variables, warnings = environment.given(self.config)
+        for words in warnings:
+            self._tell_once(words)
         return variables
 
     def _beginning(self) -> dict[str, Any]:
