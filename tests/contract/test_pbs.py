@@ -6,10 +6,9 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.sources.base import Source
-from hsm_core.sources.hpc import allowance, watch
-from hsm_core.sources.hpc import source as source_module
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.testing import SourceSuite
+from tests.testbed import schedulers
 from tests.testbed.pbs.bed import Bed, pbs
 
 __all__ = ["pbs"]
@@ -18,11 +17,5 @@ __all__ = ["pbs"]
 class TestPbs(SourceSuite):
     @pytest.fixture
     def source(self, pbs: Bed, monkeypatch: pytest.MonkeyPatch) -> Source:
-        for name, value in pbs.environ.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(allowance, "EVERY", 0.3)
-        monkeypatch.setattr(watch, "GRACE", 0.5)
-        monkeypatch.setattr(source_module, "POLL", 0.5)
-        monkeypatch.setattr(source_module, "GATHER", 0.05)
-        monkeypatch.setattr(source_module, "TICK", 0.05)
+        schedulers.use(pbs.environ, monkeypatch)
         return HpcSource("cluster", SourceConfig(type="hpc", system="pbs"), slots=2)

@@ -11,11 +11,11 @@ import pytest
 from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, Note, SourceDown, SourceUp
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.hpc import allowance, scheduler, watch
-from hsm_core.sources.hpc import source as source_module
+from hsm_core.sources.hpc import scheduler, watch
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.task import Attempt, Cause
 from hsm_core.testing import Bench, alive, wait_until
+from tests.testbed import schedulers
 from tests.testbed.slurm import SlurmCluster
 
 MakeBench = Callable[..., Bench]
@@ -25,13 +25,7 @@ MakeBench = Callable[..., Bench]
 def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
     name = "slurm" if request.param == "without accounting" else "slurm_accounting"
     found: SlurmCluster = request.getfixturevalue(name)
-    for variable, value in found.environ.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(allowance, "EVERY", 0.3)
-    monkeypatch.setattr(watch, "GRACE", 1.0)
-    monkeypatch.setattr(source_module, "POLL", 0.5)
-    monkeypatch.setattr(source_module, "GATHER", 0.05)
-    monkeypatch.setattr(source_module, "TICK", 0.05)
+    schedulers.use(found.environ, monkeypatch, grace=1.0)
     yield found
     found.clear()
 
