@@ -21,20 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from benchmarks.noop import APP  # noqa: E402
 from tests.testbed.slurm import SlurmCluster  # noqa: E402
 
-APP = """
-import hydra
-
-
-@hydra.main(version_base=None, config_path=None)
-def main(cfg):
-    return cfg.x
-
-
-if __name__ == "__main__":
-    main()
-"""
 LAUNCHERS = {
     "hsm": ["hydra/launcher=hsm", "hydra/sweeper=hsm", "hydra.launcher.logging.level=WARNING"],
     "submitit": ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5"],

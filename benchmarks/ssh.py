@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from benchmarks.noop import APP  # noqa: E402
 from hsm_core.config import SourceConfig  # noqa: E402
 from hsm_core.remote import manifest  # noqa: E402
 from hsm_core.sources.ssh import deploy, rsync  # noqa: E402
@@ -39,18 +40,6 @@ from hsm_core.testing import Bench  # noqa: E402
 from tests.testbed.environment import make_environment  # noqa: E402
 from tests.testbed.sshd import ClientKey, SshHome, SshHost  # noqa: E402
 
-APP = """
-import hydra
-
-
-@hydra.main(version_base=None, config_path=None)
-def main(cfg):
-    return cfg.x
-
-
-if __name__ == "__main__":
-    main()
-"""
 BIG = 200
 """MB of the file that is brought"""
 
