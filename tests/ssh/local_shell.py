@@ -68,6 +68,8 @@ class LocalProgram:
             raise Unavailable("the connection is lost") from None
         if code < 0:
             raise Unavailable("the connection is lost")
+        # As at the end of a real connection: by now its words are known, unless something it started still has them.
+        self._reader.join(1.0)
         return code
 
     def close(self) -> None:
