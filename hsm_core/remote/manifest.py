@@ -87,7 +87,7 @@ def entries(file: BinaryIO) -> Iterator[dict[str, Any]]:
         entry = _object(line, number)
         if "entries" in entry:
             break
-        if not _is_entry(entry):
+        if not is_entry(entry):
             raise ValueError(f"line {number}: it names no file and no link")
         yield entry
         count += 1
@@ -167,7 +167,10 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     return found
 
 
-def _is_entry(entry: dict[str, Any]) -> bool:
+def is_entry(entry: object) -> bool:
+    """Whether it is what a manifest says of one file or link, with the types that `entries` promises."""
+    if not isinstance(entry, dict):
+        return False
     name, link, size, digest = (entry.get(key) for key in ("name", "link", "size", "sha256"))
     if not isinstance(name, str):
         return False

@@ -1,9 +1,9 @@
 """What finished attempts left, if it is little, as one stream: their manifests, and the contents of the files in these.
 
 Each line of the standard input is one JSON object: `sweep`, the sweep's directory, and `outputs`, the names of output
-directories in it by attempt. For each attempt comes one JSON object on a line: its `id`, and, if it is little, the text
-of its `manifest` and `facts`, the modification time (in ns) and whether it is executable of each file; the contents
-follow then, as they are and in the manifest's order.
+directories in it by attempt. For each attempt comes one JSON object on a line: its `id`, and, if it is little, the
+`entries` of its manifest and `facts`, the modification time (in ns) and whether it is executable of each file; the
+contents follow then, as they are and in the same order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ LIGHT = 256 << 10
 """bytes that an attempt may have left"""
 FEW = 100
 """files that it may have left"""
+FULL = 1 << 15
+"""bytes that are sent together: each message of SSH costs its reader time, however small it is"""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -28,15 +30,18 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def main(args: list[str]) -> None:
     for line in sys.stdin.buffer:
         wanted = json.loads(line)
+        waiting = bytearray()
         for attempt, name in wanted["outputs"].items():
-            process.write_all(1, _parcel(wanted["sweep"], attempt, name))
+            waiting += _parcel(wanted["sweep"], attempt, name)
+            if len(waiting) >= FULL:
+                process.write_all(1, waiting)
+                waiting.clear()
+        process.write_all(1, waiting)
 
 
 def _parcel(sweep: str, attempt: str, name: str) -> bytes:
     try:
         with open(os.path.join(sweep, ".hsm", "results", f"{attempt}.manifest"), "rb") as file:
-            text = file.read(LIGHT)
-            file.seek(0)
             entries = list(manifest.entries(file))
         packed = _contents(os.path.join(sweep, name), entries)
     except (OSError, ValueError):
@@ -44,7 +49,7 @@ def _parcel(sweep: str, attempt: str, name: str) -> bytes:
     if packed is None:
         return _line(id=attempt)
     facts, contents = packed
-    return b"".join([_line(id=attempt, manifest=text.decode("ascii"), facts=facts), *contents])
+    return b"".join([_line(id=attempt, entries=entries, facts=facts), *contents])
 
 
 def _line(**words: Any) -> bytes:

@@ -129,7 +129,7 @@ def _noted(signum: int, frame: object) -> None:
     """The wake-up pipe has the signal's number; nothing is left to do here."""
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | bytearray) -> None:
     """Write all of it: a signal may end a long write(2) in the middle. Raises OSError."""
     view = memoryview(data)
     while view:

@@ -205,9 +205,8 @@ def test_a_folder_at_home_that_is_a_link_is_not_written_through(
 
 def parcel(attempt: str = "task_001.1.1", name: str = "train.log", size: int = 1, **more: object) -> str:
     """A shell script that answers with one parcel."""
-    entries = [{"manifest": 1}, {"name": name, "size": size, "sha256": "0" * 64}, {"entries": 1, "whole": True}]
-    text = "".join(json.dumps(entry) + "\n" for entry in entries)
-    head = json.dumps({"id": attempt, "manifest": text, "facts": [[1, False]], **more})
+    entries = [{"name": name, "size": size, "sha256": "0" * 64}]
+    head = json.dumps({"id": attempt, "entries": entries, "facts": [[1, False]], **more})
     return f"read -r wanted; printf '%s\\n' '{head}'; printf 1"
 
 
@@ -231,8 +230,11 @@ def parcel(attempt: str = "task_001.1.1", name: str = "train.log", size: int = 1
         parcel(facts=[]),
         parcel(facts=[["a", "b"]]),
         parcel(facts=[[1 << 200, False]]),
-        parcel(manifest="{}"),
-        parcel(manifest=7),
+        parcel(entries="{}"),
+        parcel(entries=7),
+        parcel(entries=[7]),
+        parcel(entries=[{"name": 1, "size": 1, "sha256": "0"}]),
+        parcel(entries=[{"name": "train.log", "link": "x"}]),
         parcel(),
     ],
 )

@@ -15,7 +15,7 @@ from hsm_core.sources.ssh import deploy
 from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
 from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.visit import Visit, boarded, new_token, start, visit
+from hsm_core.sources.ssh.visit import Visit, arrive, boarded, new_token, start, visit
 from hsm_core.testing import wait_until
 from tests.testbed.sshd import SshHost
 
@@ -34,12 +34,14 @@ def lose(connection: Connection, host: SshHost) -> None:
 
 
 def test_lost_before_the_agent_is_told_anything(connection: Connection, ssh_host: SshHost, far_python: Path) -> None:
+    config = ssh_host.config(python=str(far_python))
+
     def prepare(found: Mapping[str, Any]) -> Visit:
         lose(connection, ssh_host)
         return Visit({}, b"")
 
     with pytest.raises(Unavailable, match="far: the program has ended, or the connection was lost"):
-        visit(connection, ssh_host.config(python=str(far_python)), "far", prepare)
+        visit(arrive(connection, config, "far"), config, "far", prepare)
 
 
 def test_lost_before_our_code_is_there(connection: Connection, ssh_host: SshHost, far_python: Path) -> None:

@@ -60,14 +60,14 @@ def test_opening_again_changes_nothing(connection: Connection, ssh_host: SshHost
     assert ssh_host.logins() == 1
 
 
-def test_closed_is_closed_and_may_be_opened_again(connection: Connection) -> None:
+def test_closed_is_closed_for_good(connection: Connection) -> None:
     connection.close()
     connection.close()
     assert not connection.alive
     with pytest.raises(Unavailable, match=r"server1 \(.*\): not connected"):
         connection.run("true")
-    connection.open()
-    assert output(connection, "echo again") == b"again\n"
+    with pytest.raises(Unavailable, match=r"server1 \(.*\): the connection was closed"):
+        connection.open()
 
 
 def test_every_byte_comes_through_in_both_directions(connection: Connection) -> None:

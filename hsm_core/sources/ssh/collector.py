@@ -50,12 +50,12 @@ class Collector:
 
     def _collect_parcels(self, outputs: Mapping[str, str]) -> tuple[Set[str], Sequence[str]]:
         """Bring the light ones of which nothing is here; returns which these were, and what may not come."""
-        fresh = {attempt: name for attempt, name in outputs.items() if not (self._mirror / name).exists()}
+        fresh = {attempt: name for attempt, name in outputs.items() if not os.path.lexists(f"{self._mirror}/{name}")}
         if not fresh or self._pickles:
             return frozenset(), ()
         with at_home(self._mirror), scratch(self._mirror / PARTIAL) as staging:
             came = self._parcels.bring(fresh, staging)
-            others = [fresh[a] for a in came if not mirror.adopt(staging, self._directory, fresh[a])]
+            others = mirror.adopt(staging, self._directory, [fresh[attempt] for attempt in came])
             return frozenset(came), mirror.publish(staging, self._directory, others).skipped
 
     def _collect_by_transfer(

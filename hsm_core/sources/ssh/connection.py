@@ -45,7 +45,8 @@ class Connection:
         self._opening = threading.RLock()
         """held by the one who logs in"""
         self._lock = threading.Lock()
-        """of the list"""
+        """of the list, and of whether it is closed"""
+        self._closed = False
         self._logins: list[Login] = []
         self._address: str | None = None
 
@@ -96,9 +97,9 @@ class Connection:
             deadline = began + (float(configured) if configured.isdigit() else timeout)
             login = Login(hops)
             with self._lock:
+                if self._closed:
+                    raise Unavailable(f"{self._where}: the connection was closed")
                 if dropped is not None:
-                    if dropped not in self._logins:
-                        raise Unavailable(f"{self._where}: closed while it was opened")
                     self._logins.remove(dropped)
                 self._logins.append(login)
             try:
@@ -175,8 +176,9 @@ class Connection:
                 raise Unavailable(str(e)) from e
 
     def close(self) -> None:
-        """Hang up; idempotent. Every program that runs over it has a lost connection then."""
+        """Hang up for good; idempotent. Every program that runs over it has a lost connection then."""
         with self._lock:
+            self._closed = True
             logins, self._logins = self._logins, []
         for login in logins:
             login.close()

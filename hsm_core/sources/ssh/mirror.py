@@ -70,24 +70,28 @@ def publish(mirror: Path, directory: Path, names: Sequence[str]) -> Published:
     return done
 
 
-def adopt(staging: Path, directory: Path, name: str) -> bool:
-    """Move a task's output directory, of real files and folders only, from `staging` into the sweep directory.
+def adopt(staging: Path, directory: Path, names: Sequence[str]) -> Sequence[str]:
+    """Move output directories of tasks, of real files and folders only, from `staging` into the sweep directory.
 
-    False where something has its name there, or the way there is none: `publish` knows what to do. Raises OSError.
+    Returns those that stay where they are, as something has their name there, or the way there is none: `publish` knows
+    what to do. Raises OSError.
     """
-    path = confined.parts(name)
     with _opened(staging) as source, _opened(directory) as target:
-        there = _Tree(source, target, path, Published()).folder_at_home(path[:-1])
-        if there is None:
-            return False
-        try:
-            os.rename(staging.joinpath(*path), path[-1], dst_dir_fd=there)
-        except OSError as e:
-            if e.errno not in _TAKEN:
-                raise
-            return False
-        finally:
-            os.close(there)
+        return [name for name in names if not _adopt(source, target, confined.parts(name))]
+
+
+def _adopt(source: int, target: int, path: tuple[str, ...]) -> bool:
+    there = _Tree(source, target, path, Published()).folder_at_home(path[:-1])
+    if there is None:
+        return False
+    try:
+        os.rename("/".join(path), path[-1], src_dir_fd=source, dst_dir_fd=there)
+    except OSError as e:
+        if e.errno not in _TAKEN:
+            raise
+        return False
+    finally:
+        os.close(there)
     return True
 
 

@@ -7,7 +7,6 @@ for whatever reason, is left to rsync, which tells why.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -65,7 +64,7 @@ class Parcels:
             with in_time(program, PATIENCE):
                 program.stdin.write(json.dumps({"sweep": self._place, "outputs": outputs}).encode() + b"\n")
                 for attempt, files in _parcels(program, outputs):
-                    if _unpacked(into / outputs[attempt], files):
+                    if _unpacked(os.path.join(into, outputs[attempt]), files):
                         came.append(attempt)
             self._program, self._failures = program, 0
         except (ValueError, EOFError, BrokenPipeError) as e:
@@ -87,16 +86,17 @@ def _parcels(program: Program, outputs: Mapping[str, str]) -> Iterator[tuple[str
         head: dict[str, Any] = json.loads(program.stdout.readline(LINE_LIMIT) or "null") or {}
         if not isinstance(head, dict) or head.get("id") != expected:
             raise ValueError("something else came instead of a parcel")
-        if "manifest" in head:
-            entries = list(manifest.entries(io.BytesIO(str(head["manifest"]).encode())))
-            files = _files(program, entries, head.get("facts"))
+        if "entries" in head:
+            files = _files(program, head["entries"], head.get("facts"))
             if files is not None:
                 yield expected, files
 
 
-def _files(program: Program, entries: Sequence[dict[str, Any]], facts: object) -> Sequence[File] | None:
+def _files(program: Program, entries: object, facts: object) -> Sequence[File] | None:
     """The files of one parcel; None where one has another content than the manifest says. Raises as `_parcels`."""
-    if not isinstance(facts, list) or len(facts) != len(entries) or not all(map(_is_fact, facts)):
+    if not isinstance(entries, list) or not isinstance(facts, list) or len(facts) != len(entries):
+        raise ValueError("a parcel does not tell of its files what it must")
+    if not all(map(manifest.is_entry, entries)) or not all(map(_is_fact, facts)):
         raise ValueError("a parcel does not tell of its files what it must")
     if any("sha256" not in entry for entry in entries) or sum(entry["size"] for entry in entries) > LIGHT:
         raise ValueError("a parcel is larger than it may be")
@@ -123,11 +123,11 @@ def _exactly(program: Program, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _unpacked(folder: Path, files: Sequence[File]) -> bool:
+def _unpacked(folder: str, files: Sequence[File]) -> bool:
     """Write the files below the folder, which is new; whether that worked. Raises OSError for a full disk."""
     try:
         os.makedirs(folder)
-        made: dict[tuple[str, ...], str] = {(): str(folder)}
+        made: dict[tuple[str, ...], str] = {(): folder}
         for path, content, time, executable in files:
             name = os.path.join(_folder(path[:-1], made), path[-1])
             mode = 0o777 if executable else 0o666

@@ -33,7 +33,7 @@ from hsm_core.sources.ssh.outputs import Outputs
 from hsm_core.sources.ssh.parcels import Parcels
 from hsm_core.sources.ssh.program import Program
 from hsm_core.sources.ssh.transfers import Transfers
-from hsm_core.sources.ssh.visit import Visit, visit
+from hsm_core.sources.ssh.visit import Arrival, Visit, arrive, visit
 from hsm_core.task import Attempt, Cause, Outcome
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class SshSource(AgentSource):
         """why the agent can't be reached now"""
         self._done = threading.Event()
         self._warming: threading.Thread | None = None
+        self._arrival: Arrival | None = None
+        """a visitor that waits there for the sweep"""
         self._code: Code | None = None
         self._bringing: Future[Sequence[str]] | None = None
         """the code's way there"""
@@ -83,7 +85,7 @@ class SshSource(AgentSource):
 
     def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
         self._connection = Connection(self.name, self.config, compress=sweep.compute.ssh_compression)
-        self._warming = self._have_helped("warm", self._try_to_connect)
+        self._warming = self._have_helped("warm", self._try_to_arrive)
 
     def _have_helped(self, what: str, target: Callable[..., None], *args: Any) -> threading.Thread:
         """Start a thread beside those that call us."""
@@ -92,9 +94,10 @@ class SshSource(AgentSource):
         thread.start()
         return thread
 
-    def _try_to_connect(self) -> None:
+    def _try_to_arrive(self) -> None:
         with contextlib.suppress(SourceError):  # told by `start`, if it comes to that
             self._connection.open()
+            self._arrival = arrive(self._connection, self.config, self._where)
 
     def start(self, sweep: SweepContext, post: Post) -> None:
         if self._warming is None:
@@ -137,8 +140,12 @@ class SshSource(AgentSource):
         return line
 
     def _reach(self) -> Program:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            with contextlib.suppress(Unavailable):  # it was lost while it waited
+                return visit(arrival, self.config, self._where, self._prepare)
         self._connection.open()
-        return visit(self._connection, self.config, self._where, self._prepare)
+        return visit(arrive(self._connection, self.config, self._where), self.config, self._where, self._prepare)
 
     def _prepare(self, found: Mapping[str, Any]) -> Visit:
         """What the visitor to our agent is told; the first one of this launcher brings what it froze."""

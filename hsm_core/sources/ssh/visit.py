@@ -47,19 +47,43 @@ Prepare = Callable[[Mapping[str, Any]], Visit]
 """Says what is to be done at a host, given what its boot program found: `home`, and `base`, our folder in it."""
 
 
-def visit(connection: Connection, config: SourceConfig, where: str, prepare: Prepare) -> Program:
-    """Come to the agent of a sweep, which is started where there is none; returns the line to it.
+@dataclass(frozen=True)
+class Arrival:
+    """A visitor that is there, and waits to hear what it is to do."""
 
-    Raises SourceError where an agent can't work there, with what to do; Unavailable where the connection does not last.
+    program: Program
+    token: str
+    found: Mapping[str, Any]
+
+
+def arrive(connection: Connection, config: SourceConfig, where: str) -> Arrival:
+    """Have a visitor on the host, with our code.
+
+    Raises SourceError where nothing of ours can run there, with what to do; Unavailable where the connection does not
+    last.
     """
     token = new_token()
     program = start(connection, config, token, "visitor")
     try:
         with in_time(program, PATIENCE):
-            visit = prepare(boarded(program, token, config, where))
+            return Arrival(program, token, boarded(program, token, config, where))
+    except BaseException:
+        program.close()
+        raise
+
+
+def visit(arrival: Arrival, config: SourceConfig, where: str, prepare: Prepare) -> Program:
+    """Come to the agent of a sweep, which is started where there is none; returns the line to it.
+
+    Raises SourceError where an agent can't work there, with what to do; Unavailable where the connection does not last.
+    """
+    program = arrival.program
+    try:
+        with in_time(program, PATIENCE):
+            visit = prepare(arrival.found)
             head = json.dumps({**visit.wanted, "size": len(visit.delivery)}).encode() + b"\n"
             program.stdin.write(head + visit.delivery)
-            answer(program, token, config, where)
+            answer(program, arrival.token, config, where)
     except BrokenPipeError as e:
         program.close()
         raise Unavailable(f"{where}: {e}") from e
