@@ -261,6 +261,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (SourceConfig, "host_key_policy"): _one_of("verify", "accept_new"),
     (SourceConfig, "system"): _one_of("slurm", "pbs"),
     (SourceConfig, "mode"): _one_of("jobs", "pilot"),
+    (SourceConfig, "pilots"): _at_least(1),
     (SourceConfig, "default_resources"): _resources,
     (SourceConfig, "resources"): _resources,
     (SourceConfig, "default_walltime"): _walltime,

@@ -38,6 +38,8 @@ class SourceConfig:
     mode: str = "jobs"
     """hpc: jobs (each task is an element of a job array) or pilot (a few long jobs, each with an agent that takes tasks
     as they come)"""
+    pilots: int = 1
+    """hpc, mode pilot: jobs at a time, at most; each has its share of `max_parallel_tasks`"""
     default_resources: str | Mapping[str, Any] | None = None
     """hpc: what a task asks for unless its own `hsm.resources` says otherwise, as `nodes=1:ntasks=4:mem=32GB` or as a
     mapping of the same; in mode pilot, what each job asks for"""

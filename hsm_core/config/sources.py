@@ -17,6 +17,7 @@ _OF_HOSTS = ("port", "user", "ssh_key", "host_key_policy", "project_dir")
 SETTINGS_OF_CLUSTERS = (
     "system",
     "mode",
+    "pilots",
     "default_resources",
     "default_walltime",
     "queue",
@@ -82,6 +83,8 @@ def _of_cluster(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     if source.get("mode", "jobs") == "jobs" and "gpus" in source:
         yield "gpus", "in mode jobs the scheduler gives tasks their GPUs; write for example default_resources: gpus=1"
+    if source.get("mode", "jobs") == "jobs" and source.get("pilots", 1) != 1:
+        yield "pilots", "means something in mode pilot only; add mode: pilot"
     if "resources" in source and "default_resources" in source:
         yield "resources", "says the same as default_resources; keep one of them"
     where = "default_resources" if "default_resources" in source else "resources"

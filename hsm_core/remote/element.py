@@ -26,11 +26,24 @@ from hsm_core.remote.zygote import Spawner
 
 def main(args: list[str]) -> NoReturn:
     """The batch's folder, and the element's number."""
+    batch, spec, marks = begin(args)
+    result = os.path.join(batch["records"], spec["id"])
+    if not os.path.exists(f"{result}.json"):  # else the scheduler has started a job again that had done its work
+        ours = {"record": f"{result}.json", "pickle": f"{result}.pkl", "manifest": None, "lease": None, "reuse": False}
+        _watch({**spec, **ours, "host": socket.gethostname()}, batch["payload"], marks)
+    marks.end()
+    sys.exit(0)
+
+
+def begin(args: list[str]) -> tuple[dict[str, Any], dict[str, Any], Marks]:
+    """The batch that an element belongs to, with its variables set, and what it is to do; ends one that came twice.
+
+    `args` are the batch's folder and the element's number.
+    """
     folder, index = args[0], int(args[1])
     with open(os.path.join(folder, "batch.json"), encoding="utf-8") as f:
         batch: dict[str, Any] = json.load(f)
-    spec = batch["attempts"][index]
-    result = os.path.join(batch["records"], spec["id"])
+    spec: dict[str, Any] = batch["attempts"][index]
     marks = Marks(os.path.join(folder, spec["id"]))
     # A controller that lost its memory starts jobs a second time, while the first goes on.
     once = 0 if batch["requeue"] else os.O_EXCL
@@ -38,12 +51,8 @@ def main(args: list[str]) -> NoReturn:
         os.close(os.open(os.path.join(folder, f"{spec['id']}.begun"), os.O_CREAT | once, 0o600))
     except FileExistsError:
         sys.exit(f"{spec['id']} was begun before")
-    if not os.path.exists(f"{result}.json"):  # else the scheduler has started a job again that had done its work
-        os.environ.update(batch["variables"])
-        ours = {"record": f"{result}.json", "pickle": f"{result}.pkl", "manifest": None, "lease": None, "reuse": False}
-        _watch({**spec, **ours, "host": socket.gethostname()}, batch["payload"], marks)
-    marks.end()
-    sys.exit(0)
+    os.environ.update(batch["variables"])
+    return batch, spec, marks
 
 
 def _watch(spec: Mapping[str, Any], payload: str, marks: Marks) -> None:
@@ -83,9 +92,12 @@ class Marks:
         self._path = path
 
     def send(self, data: bytes) -> None:
-        told: Mapping[str, Any] = json.loads(data)
-        if told["ev"] == "started":
-            put(f"{self._path}.started", told)
+        told: dict[str, Any] = json.loads(data)
+        if told.pop("ev") == "started":
+            self.started(**told)
+
+    def started(self, **facts: Any) -> None:
+        put(f"{self._path}.started", facts)
 
     def end(self) -> None:
         os.close(create(f"{self._path}.ended"))

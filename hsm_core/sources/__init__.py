@@ -14,6 +14,8 @@ _OURS = {
     "hpc": ("hsm_core.sources.hpc.source", "HpcSource"),
 }
 """our own types: module and class of each"""
+_PILOTS = ("hsm_core.sources.hpc.pilots", "PilotSource")
+"""those of an hpc source in mode pilot"""
 
 
 def load_source(selected: Selected, gpus_per_task: float | None) -> Source:
@@ -32,7 +34,7 @@ def class_of(selected: Selected) -> type[Source]:
     kind = selected.config.type
     cls: type[Source]
     if kind in _OURS:
-        module, name = _OURS[kind]
+        module, name = _PILOTS if kind == "hpc" and selected.config.mode == "pilot" else _OURS[kind]
         cls = getattr(importlib.import_module(module), name)
         return cls
     # Looking through the installed packages takes long, the first time for the import alone.

@@ -54,6 +54,9 @@ SLOTS = 256
 class HpcSource(Source):
     type = "hpc"
     outlives_launcher = True
+    program = "element"
+    """which program of `hsm_core.remote` its jobs run"""
+    gather = GATHER
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
@@ -96,7 +99,7 @@ class HpcSource(Source):
         for told in warnings:
             post(Note("WARNING", told, source=self.name))
         self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": str(sweep.directory)}
-        self._watch = Watch(self.name, sweep.records, self._scheduler, self._resources, post)
+        self._watch = Watch(self.name, self._records, self._scheduler, self._resources, post)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
 
@@ -110,15 +113,15 @@ class HpcSource(Source):
         left = batches.find(self._top)
         found = {attempt_id: batch for batch in left for attempt_id in batch.attempts}
         for batch in left:
-            if all(record_path(self._sweep.records, attempt_id).exists() for attempt_id in batch.attempts):
+            if all(record_path(self._records, attempt_id).exists() for attempt_id in batch.attempts):
                 batch.remove()  # nobody was there when its last attempt ended
         with self._changed:
             ours = {attempt.id for attempt in self._waiting} | self._watch.elements.keys()
             for attempt in attempts:
                 if attempt.id in ours:
                     continue
-                if attempt.id not in found or record_path(self._sweep.records, attempt.id).exists():
-                    self._post(settle(self._sweep.records, attempt, "it was never submitted"))
+                if attempt.id not in found or record_path(self._records, attempt.id).exists():
+                    self._post(settle(self._records, attempt, "it was never submitted"))
                     continue
                 batch = self._watch.take(attempt, found[attempt.id])
                 if batch.job is None and batch not in self._unsure:
@@ -197,7 +200,7 @@ class HpcSource(Source):
     def _gathered(self) -> list[Attempt]:
         """The attempts of the next batch, if it is time for that; the caller has the lock."""
         most, now = self._scheduler.largest_array(), time.monotonic()
-        complete = len(self._waiting) >= most or now - self._gathered_at >= GATHER
+        complete = len(self._waiting) >= most or now - self._gathered_at >= self.gather
         if not self._waiting or not complete or now < self._not_before or not self._allowance.take():
             return []
         taken, self._waiting = self._waiting[:most], self._waiting[most:]
@@ -205,14 +208,8 @@ class HpcSource(Source):
 
     def _hand_in(self, attempts: Sequence[Attempt]) -> None:
         """Submit a batch, or have its attempts wait again."""
-        shared = {
-            "payload": str(self._sweep.payload),
-            "records": str(self._sweep.records),
-            "requeue": self.config.requeue,
-            "variables": self._variables,
-        }
         try:
-            made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], shared)
+            made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], self._shared())
         except OSError as e:
             self._put_back(attempts)
             raise Unavailable(f"the batch can't be written: {why_unwritable(e, self._top)}") from e
@@ -244,6 +241,19 @@ class HpcSource(Source):
             self._poll_at = time.monotonic() + POLL
             self._up()
 
+    @property
+    def _records(self) -> Path:
+        return self._sweep.records
+
+    def _shared(self) -> dict[str, Any]:
+        """What all jobs are told, as JSON."""
+        return {
+            "payload": str(self._sweep.payload),
+            "records": str(self._records),
+            "requeue": self.config.requeue,
+            "variables": self._variables,
+        }
+
     def _job(self, made: Batch) -> Job:
         main = Path(hsm_core.remote.__file__).with_name("__main__.py")
         # A node's Python is that of the environment; without one, it is ours, on the shared disk.
@@ -252,7 +262,7 @@ class HpcSource(Source):
         return Job(
             token=made.token,
             folder=made.folder,
-            command=[os.path.expanduser(python), "-u", str(main), "element", str(made.folder)],
+            command=[os.path.expanduser(python), "-u", str(main), self.program, str(made.folder)],
             lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
             count=len(made.attempts),
             resources=self._resources,
@@ -321,7 +331,7 @@ class HpcSource(Source):
             batch.void()  # it may still be on its way to the scheduler
             with self._changed:
                 for element in [e for e in self._watch.elements.values() if e.batch is batch and not e.started]:
-                    event = settle(self._sweep.records, element.attempt, "it was never submitted")
+                    event = settle(self._records, element.attempt, "it was never submitted")
                     self._watch.finish(element.attempt, event.outcome)
         self._unsure.remove(batch)
 

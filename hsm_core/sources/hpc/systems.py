@@ -21,11 +21,8 @@ def scheduler_of(config: SourceConfig) -> Scheduler:
 
     Slurm comes first: it may bring commands that look like those of PBS. Raises SourceError where commands are missing.
     """
-    if config.host is not None or config.mode == "pilot":
-        what = "host" if config.host is not None else "mode: pilot"
-        raise SourceError(
-            f"{what} of a cluster is not in this version of hsm; leave it out, on a node that submits jobs"
-        )
+    if config.host is not None:
+        raise SourceError("host of a cluster is not in this version of hsm; leave it out, on a node that submits jobs")
     found = [system for system, commands in COMMANDS.items() if shutil.which(commands[0]) is not None]
     system = config.system or next(iter(found), None)
     if system is None:

@@ -12,14 +12,11 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.sources.line import LINE_LIMIT, Line
 from hsm_core.sources.ssh.visit import in_time
-
-if TYPE_CHECKING:
-    from hsm_core.sources.ssh.program import Program
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +26,39 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """seconds before the first try to connect again; each next pause is twice as long, up to the longest"""
 GREETING = 30.0
 """seconds an agent has to answer"""
+
+
+class Requests(Protocol):
+    """What goes to an agent."""
+
+    def write(self, data: bytes, /) -> object:
+        """Send all of it. Raises Unavailable or OSError where nobody takes it."""
+
+
+class Events(Protocol):
+    """What an agent says."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """One line with its end, or `limit` bytes of it, or what there is at the end."""
+
+
+class Program(Protocol):
+    """What leads to an agent: the end of a connection, where a program passes on all that is said."""
+
+    @property
+    def stdin(self) -> Requests: ...
+
+    @property
+    def stdout(self) -> Events: ...
+
+    def errors(self) -> str:
+        """What there is to be said of its end."""
+
+    def wait(self, timeout: float) -> int:
+        """How it ended: 0 where the agent has hung up. Raises Unavailable where the connection was lost."""
+
+    def close(self) -> None:
+        """Be done with it; wakes who reads. Idempotent."""
 
 
 class RemoteLine(Line):

@@ -15,7 +15,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
@@ -98,8 +98,12 @@ def new_token() -> str:
     return f"hsm-{secrets.token_hex(8)}"
 
 
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
 @contextlib.contextmanager
-def in_time(program: Program, seconds: float) -> Iterator[None]:
+def in_time(program: Closable, seconds: float) -> Iterator[None]:
     """What is waited for inside this comes to an end: the program is closed when its time is over."""
     late = threading.Timer(seconds, program.close)
     late.daemon = True

@@ -1,0 +1,95 @@
+"""The jobs that pilots are: submitted, watched and adopted as those of tasks are, with another program in them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hsm_core.config import SourceConfig
+from hsm_core.sources.base import Post, SweepContext
+from hsm_core.sources.hpc import batch as batches
+from hsm_core.sources.hpc.source import HpcSource
+from hsm_core.sources.local import THREAD_VARIABLES
+from hsm_core.task import Attempt, Task, task_index
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a pilot's gate is, and what opens it."""
+
+    names: Sequence[str]
+    """of its machine, as it may be reached from here"""
+    port: int
+    secret: str = field(repr=False)
+
+
+class PilotJobs(HpcSource):
+    """Each job is an attempt of no task: it has its name and its record apart from those of tasks.
+
+    `each`: the slots of a pilot.
+    """
+
+    program = "pilot"
+    gather = 0.0
+
+    def __init__(self, name: str, config: SourceConfig, slots: int, each: int) -> None:
+        super().__init__(name, config, slots)
+        self._each = each
+        self._numbers = itertools.count()
+
+    @property
+    def _records(self) -> Path:
+        return self._top / "pilots"
+
+    def start(self, sweep: SweepContext, post: Post) -> None:
+        super().start(sweep, post)
+        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _shared(self) -> dict[str, Any]:
+        sweep = self._sweep.config
+        return {
+            **super()._shared(),
+            "mode": self.config.worker or sweep.worker,
+            "patience": sweep.compute.orphan_timeout,
+            "slots": self._each,
+            "threads": THREAD_VARIABLES,
+            "home": socket.gethostname(),
+            "secret": secrets.token_hex(32),
+        }
+
+    def new(self, count: int) -> Sequence[Attempt]:
+        """So many pilots that were never there."""
+        return [self._pilot(next(self._numbers), 1, self._sweep.epoch) for _ in range(count)]
+
+    def left(self) -> Sequence[Attempt]:
+        """Those of earlier launchers that may still be there."""
+        ids = [pilot.split(".") for batch in batches.find(self._top) for pilot in batch.attempts]
+        return [self._pilot(task_index(name), int(number), int(epoch)) for name, number, epoch in ids]
+
+    def _pilot(self, index: int, number: int, epoch: int) -> Attempt:
+        return Attempt(Task(index, (), ""), number, epoch, self.name)
+
+    def has_started(self, pilot: Attempt) -> bool:
+        """Whether it has come so far as to take tasks."""
+        folder = self._folder(pilot)
+        return folder is not None and (folder / f"{pilot.id}.started").exists()
+
+    def address(self, pilot: Attempt) -> Address:
+        """Where a pilot that has started is reached. Raises OSError where it has ended, and its files are gone."""
+        folder = self._folder(pilot)
+        if folder is None:
+            raise FileNotFoundError(f"{pilot.id} has ended")
+        mark = json.loads((folder / f"{pilot.id}.started").read_text("utf-8"))
+        secret = json.loads((folder / "batch.json").read_text("utf-8"))["secret"]
+        return Address(mark["gate"], mark["port"], secret)
+
+    def _folder(self, pilot: Attempt) -> Path | None:
+        with self._changed:
+            element = self._watch.elements.get(pilot.id)
+        return None if element is None else element.batch.folder
