@@ -24,16 +24,24 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks.noop import APP  # noqa: E402
 from tests.testbed.slurm import SlurmCluster  # noqa: E402
 
-LAUNCHERS = {
-    "hsm": ["hydra/launcher=hsm", "hydra/sweeper=hsm", "hydra.launcher.logging.level=WARNING"],
+HSM = ["hydra/launcher=hsm", "hydra/sweeper=hsm", "hydra.launcher.logging.level=WARNING"]
+WAYS = {
     "submitit": ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5"],
+    "hsm, jobs": [*HSM, "hydra.launcher.sources=jobs"],
+    "hsm, pilot": [*HSM, "hydra.launcher.sources=pilot"],
 }
+"""a pilot has four slots, as a node has cores"""
+SOURCES = """
+compute_sources:
+  jobs: {type: hpc, system: slurm}
+  pilot: {type: hpc, system: slurm, mode: pilot, default_resources: "cpus_per_task=4:mem=3GB"}
+"""
 
 
-def sweep(folder: Path, launcher: str, tasks: int, out: str) -> float:
+def sweep(folder: Path, way: str, tasks: int, out: str) -> float:
     """Seconds of a whole sweep, from the start of its program to its end."""
     points = ",".join(map(str, range(tasks)))
-    command = [sys.executable, "app.py", "-m", *LAUNCHERS[launcher], f"hydra.sweep.dir={out}", f"+x={points}"]
+    command = [sys.executable, "app.py", "-m", *WAYS[way], f"hydra.sweep.dir={out}", f"+x={points}"]
     began = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began
@@ -49,15 +57,16 @@ def main() -> None:
         folder = Path(name)
         os.environ |= {**cluster.environ, "XDG_STATE_HOME": f"{name}/state"}
         (folder / "app.py").write_text(APP)
-        (folder / "hsm_config.yaml").write_text("compute_sources: {cluster: {type: hpc, system: slurm}}\n")
-        pairs = []
+        (folder / "hsm_config.yaml").write_text(SOURCES)
+        rounds: list[dict[str, float]] = []
         for number in range(options.rounds):
-            ours = sweep(folder, "hsm", options.tasks, f"hsm_{number}")
-            pairs.append((ours, sweep(folder, "submitit", options.tasks, f"submitit_{number}")))
-        ours, theirs = (statistics.median(column) / options.tasks * 1000 for column in zip(*pairs, strict=True))
-        ratio = statistics.median(submitit / hsm for hsm, submitit in pairs)
-        print(f"{options.tasks} tasks, from the start of the program to its end")
-        print(f"  hsm       {ours:6.0f} ms a task\n  submitit  {theirs:6.0f} ms a task\n  submitit / hsm {ratio:.2f}")
+            outs = {way: f"{way.replace(', ', '_')}_{number}" for way in WAYS}
+            rounds.append({way: sweep(folder, way, options.tasks, out) for way, out in outs.items()})
+    print(f"{options.tasks} tasks, from the start of the program to its end")
+    for way in WAYS:
+        each = statistics.median(times[way] for times in rounds) / options.tasks * 1000
+        ratio = statistics.median(times["submitit"] / times[way] for times in rounds)
+        print(f"  {way:10} {each:6.0f} ms a task, submitit / this {ratio:5.2f}")
 
 
 if __name__ == "__main__":
