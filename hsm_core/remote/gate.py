@@ -40,15 +40,11 @@ class Gate:
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         self._listener = socket.create_server(("", 0), family=family, dualstack_ipv6=dual)
+        self.port: int = self._listener.getsockname()[1]
         self._room = threading.BoundedSemaphore(STRANGERS)
         self._passages: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="hsm-gate", daemon=True)
         self._accepting.start()
-
-    @property
-    def port(self) -> int:
-        port: int = self._listener.getsockname()[1]
-        return port
 
     def close(self, timeout: float) -> None:
         """Let nobody in any more, and wait for those who are inside: they go when the agent hangs up."""

@@ -36,12 +36,15 @@ class PilotJobs(HpcSource):
     """
 
     program = "pilot"
-    gather = 0.0
 
     def __init__(self, name: str, config: SourceConfig, slots: int, each: int) -> None:
         super().__init__(name, config, slots)
         self._each = each
         self._numbers = itertools.count()
+
+    @property
+    def _gather(self) -> float:
+        return 0.0  # all that are wanted come at once
 
     @property
     def _records(self) -> Path:

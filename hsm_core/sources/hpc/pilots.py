@@ -8,6 +8,7 @@ when its job is known to have ended.
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,9 @@ from hsm_core.sources.hpc.resources import of_source
 from hsm_core.task import Attempt, Cause, Outcome, attempt_id
 
 FAILURES = 3
-"""pilots in a row that may end before they have taken a task, until the source is given up"""
+"""pilots in a row that may be of no use, until the source is given up"""
+IDLE = 300.0
+"""seconds that a pilot may have nothing to do before its nodes are given back"""
 GOODBYE = 5.0
 """seconds in which a pilot that was told to end leaves by itself, before its job is cancelled"""
 
@@ -40,6 +43,12 @@ class Pilot:
     """None: its job has not started yet"""
     ready: bool = False
     """whether it takes tasks now"""
+    met: bool = False
+    """whether it ever did"""
+    trouble: str = ""
+    """why it is of no use"""
+    idle_since: float | None = None
+    """when it was first found to have no task"""
 
 
 @dataclass
@@ -72,6 +81,11 @@ class PilotSource(Source):
         self._cancelled: set[str] = set()
         self._failures = 0
         """pilots in a row that were of no use"""
+        self._news: queue.SimpleQueue[SourceEvent | None] = queue.SimpleQueue()
+        """what jobs had to say and is not heard yet: they say it with a lock of theirs held; None: no more comes"""
+        self._hearing: threading.Thread | None = None
+        self._alarm: threading.Timer | None = None
+        """which goes off when a pilot has been idle for long"""
         self._down = self._given_up = self._stopping = False
 
     @classmethod
@@ -82,7 +96,9 @@ class PilotSource(Source):
 
     def start(self, sweep: SweepContext, post: Post) -> None:
         self._sweep, self._post = sweep, post
-        self._jobs.start(sweep, self._hear_jobs)
+        self._jobs.start(sweep, self._news.put)
+        self._hearing = threading.Thread(target=self._hear_all, name=f"hsm-pilots-{self.name}", daemon=True)
+        self._hearing.start()
         left = self._jobs.left() if sweep.epoch > 1 else ()
         with self._changed:
             self._pilots.update((job.id, Pilot(job)) for job in left)
@@ -130,23 +146,33 @@ class PilotSource(Source):
 
     def stop(self, timeout: float = 10.0) -> None:
         deadline = time.monotonic() + timeout
-        with self._changed:
-            self._stopping = True
-            self._waiting = []
-            agents = [pilot.agent for pilot in self._pilots.values() if pilot.agent is not None]
+        agents = self._part()
         self._together([partial(agent.stop, timeout / 2) for agent in agents])
         with self._changed:
             met = [pilot for pilot in self._pilots.values() if pilot.agent is not None]
             patience = min(GOODBYE, max(0.0, deadline - time.monotonic()))
             self._changed.wait_for(lambda: not any(pilot.job.id in self._pilots for pilot in met), patience)
         self._jobs.stop(max(0.0, deadline - time.monotonic()))
+        self._hear_no_more()
 
     def leave(self, timeout: float = 10.0) -> None:
+        self._together([agent.leave for agent in self._part()])
+        self._jobs.leave(timeout)
+        self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        self._news.put(None)
+        if self._hearing is not None:
+            self._hearing.join()
+
+    def _part(self) -> Sequence[PilotAgent]:
+        """Begin the end; returns the agents there are."""
         with self._changed:
             self._stopping = True
-            agents = [pilot.agent for pilot in self._pilots.values() if pilot.agent is not None]
-        self._together([agent.leave for agent in agents])
-        self._jobs.leave(timeout)
+            self._waiting = []
+            if self._alarm is not None:
+                self._alarm.cancel()
+            return [pilot.agent for pilot in self._pilots.values() if pilot.agent is not None]
 
     def _together(self, actions: Sequence[Any]) -> None:
         threads = [threading.Thread(target=action, name=f"hsm-part-{self.name}", daemon=True) for action in actions]
@@ -168,6 +194,29 @@ class PilotSource(Source):
             self._carriers[attempt.id] = pilot
             pilot.agent.submit([attempt])
         self._call()
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        """Take note of pilots with nothing to do, and have them looked at later."""
+        for pilot in self._pilots.values():
+            idle = pilot.ready and pilot.agent is not None and not pilot.agent.active
+            pilot.idle_since = (pilot.idle_since or time.monotonic()) if idle else None
+        since = [pilot.idle_since for pilot in self._pilots.values() if pilot.idle_since is not None]
+        if since and self._alarm is None and not self._stopping:
+            self._alarm = threading.Timer(max(0.0, min(since) + IDLE - time.monotonic()), self._release)
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def _release(self) -> None:
+        """Let go of pilots that have had nothing to do for long."""
+        with self._changed:
+            self._alarm = None
+            late = time.monotonic() - IDLE
+            idle = [p for p in self._pilots.values() if p.idle_since is not None and p.idle_since <= late]
+            for pilot in idle:
+                pilot.ready = False
+            self._note_idle()
+        self._together([pilot.agent.stop for pilot in idle if pilot.agent is not None])
 
     def _call(self) -> None:
         if self._given_up or self._stopping:
@@ -210,18 +259,19 @@ class PilotSource(Source):
             for attempt in waiting:
                 self._finish(attempt, Outcome.failed(Cause.LOST, why))
 
-    # --- what is heard of jobs, in the thread of these
+    # --- what is heard of jobs, in a thread of its own
 
-    def _hear_jobs(self, event: SourceEvent) -> None:
-        if isinstance(event, AttemptStarted):
-            with self._changed:
-                pilot = self._pilots[attempt_id(event.task, event.attempt, event.epoch)]
-            meet = threading.Thread(target=self._meet, args=(pilot,), name=f"hsm-meet-{self.name}", daemon=True)
-            meet.start()
-        elif isinstance(event, AttemptFinished):
-            self._over(attempt_id(event.task, event.attempt, event.epoch), event.outcome)
-        else:
-            self._post(event)
+    def _hear_all(self) -> None:
+        while (event := self._news.get()) is not None:
+            if isinstance(event, AttemptStarted):
+                with self._changed:
+                    pilot = self._pilots[attempt_id(event.task, event.attempt, event.epoch)]
+                meet = threading.Thread(target=self._meet, args=(pilot,), name=f"hsm-meet-{self.name}", daemon=True)
+                meet.start()
+            elif isinstance(event, AttemptFinished):
+                self._over(attempt_id(event.task, event.attempt, event.epoch), event.outcome)
+            else:
+                self._post(event)
 
     def _meet(self, pilot: Pilot) -> None:
         """Come to the agent of a pilot whose job has started."""
@@ -239,7 +289,8 @@ class PilotSource(Source):
                     return
                 if agent.useless:
                     self._give_up(str(e))
-                self._post(Note("WARNING", f"a pilot on the cluster can't be used: {e}", source=self.name))
+                pilot.trouble = str(e).removeprefix(f"{self.name}: ")
+                self._post(Note("WARNING", f"a pilot can't be used: {pilot.trouble}", source=self.name))
             self._jobs.cancel([pilot.job])
             return
         with self._changed:
@@ -247,30 +298,34 @@ class PilotSource(Source):
 
     def _take_tasks(self, pilot: Pilot) -> None:
         """A pilot can be reached; the caller has the lock."""
-        pilot.ready = True
+        pilot.ready = pilot.met = True
+        self._up()
+        self._ask(pilot)
+        self._deal()
+
+    def _up(self) -> None:
         if self._down:
             self._down = False
             self._post(SourceUp(self.name))
-        self._ask(pilot)
-        self._deal()
 
     def _over(self, job: str, outcome: Outcome) -> None:
         """A pilot's job has ended."""
         with self._changed:
             pilot = self._pilots.pop(job)
             agent = pilot.agent
-            served = pilot.ready
             pilot.ready = False
-        words = outcome.message or "its agent had nothing to do"
+        words = pilot.trouble or outcome.message.removeprefix(f"{self.name}: ") or "its agent had nothing to do"
         if agent is not None:
             agent.gone(f"its pilot has ended: {words}")
         with self._changed:
             for sought in self._sought.values():
                 sought.pilots.discard(job)
             self._settle_lost()
-            self._failures = 0 if served or outcome.completed else self._failures + 1
+            self._failures = 0 if pilot.met else self._failures + 1
             if not self._stopping and (outcome.cause is Cause.REJECTED or self._failures >= FAILURES):
-                self._give_up(f"{self.name}: its pilots are of no use: {words.removeprefix(f'{self.name}: ')}")
+                self._give_up(f"{self.name}: its pilots are of no use: {words}")
+            if self._down and not any(other.agent for other in self._pilots.values()):
+                self._up()  # the one that could not be reached is gone, and there may be others
             self._deal()
             self._changed.notify_all()
 
@@ -280,7 +335,6 @@ class PilotSource(Source):
         with self._changed:
             if isinstance(event, AttemptStarted):
                 self._found(pilot, attempt_id(event.task, event.attempt, event.epoch))
-                self._failures = 0
                 self._post(event)
             elif isinstance(event, AttemptFinished):
                 self._ended(pilot, event)
@@ -310,6 +364,7 @@ class PilotSource(Source):
         self._found(pilot, name)
         self._carriers.pop(name, None)
         if outcome.cause is Cause.CANCELLED and name not in self._cancelled and not self._stopping:
+            pilot.ready = False
             words = f"its pilot was told to end: {outcome.message}"
             event = msgspec.structs.replace(
                 event, outcome=msgspec.structs.replace(outcome, cause=Cause.LOST, message=words)

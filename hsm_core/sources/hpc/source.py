@@ -56,7 +56,6 @@ class HpcSource(Source):
     outlives_launcher = True
     program = "element"
     """which program of `hsm_core.remote` its jobs run"""
-    gather = GATHER
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
@@ -200,7 +199,7 @@ class HpcSource(Source):
     def _gathered(self) -> list[Attempt]:
         """The attempts of the next batch, if it is time for that; the caller has the lock."""
         most, now = self._scheduler.largest_array(), time.monotonic()
-        complete = len(self._waiting) >= most or now - self._gathered_at >= self.gather
+        complete = len(self._waiting) >= most or now - self._gathered_at >= self._gather
         if not self._waiting or not complete or now < self._not_before or not self._allowance.take():
             return []
         taken, self._waiting = self._waiting[:most], self._waiting[most:]
@@ -240,6 +239,10 @@ class HpcSource(Source):
             self._pause = POLL
             self._poll_at = time.monotonic() + POLL
             self._up()
+
+    @property
+    def _gather(self) -> float:
+        return GATHER
 
     @property
     def _records(self) -> Path:
