@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_a_stranger_gets_nothing_but_a_challenge(open_gate: Gate, door: socket.s
     door.settimeout(0.0)
     with pytest.raises(BlockingIOError):
         door.accept()
-    with come(open_gate)._connection:
+    with contextlib.closing(come(open_gate)):
         door.settimeout(10.0)
         door.accept()[0].close()
 
@@ -135,7 +136,8 @@ def test_who_has_the_port_and_not_the_secret_is_told_nothing() -> None:
 
 
 def test_the_next_name_is_tried(open_gate: Gate, door: socket.socket) -> None:
-    with pilot_agent.enter(Address(["no-such-host.invalid", "127.0.0.1"], open_gate.port, SECRET))._connection:
+    address = Address(["no-such-host.invalid", "127.0.0.1"], open_gate.port, SECRET)
+    with contextlib.closing(pilot_agent.enter(address)):
         door.accept()[0].close()
 
 
@@ -148,7 +150,7 @@ def test_strangers_who_say_nothing_are_sent_away(door: socket.socket, monkeypatc
         with stranger:
             stranger.recv(1000)
             assert stranger.recv(1000) == b""  # it was sent away
-    with come(made)._connection:
+    with contextlib.closing(come(made)):
         door.accept()[0].close()
     made.close(5.0)
 
@@ -163,5 +165,6 @@ def test_nobody_is_let_in_after_the_end(door: socket.socket) -> None:
     assert passage.readline(100) == b"the last words\n"
     assert passage.readline(100) == b""
     assert passage.wait(1.0) == 0
+    passage.close()
     with pytest.raises(Unavailable, match="refused"):
         come(made)
