@@ -12,8 +12,8 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 METADATA := setup.py pyproject.toml hsm_core/__init__.py
 
 # Programs that the tests call, each with the Debian package it is in.
-TEST_PROGRAMS := git:git faketime:faketime sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 fish:fish \
-  useradd:passwd setpriv:util-linux munged:munge slurmctld:slurm-wlm slurmdbd:slurmdbd mariadbd:mariadb-server
+TEST_PROGRAMS := git:git faketime:faketime sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 fish:fish zsh:zsh \
+  tcsh:tcsh useradd:passwd setpriv:util-linux munged:munge slurmctld:slurm-wlm slurmdbd:slurmdbd mariadbd:mariadb-server
 # With this in place packages don't start their daemons (invoke-rc.d(8)): the tests start daemons of their own.
 POLICY := /usr/sbin/policy-rc.d
 

@@ -191,7 +191,13 @@ def test_a_host_without_sftp(make_host: MakeHost, ssh_home: SshHome, monkeypatch
 
 @pytest.mark.parametrize(
     ("shell", "profile"),
-    [("/bin/sh", ""), ("/bin/bash", ".bashrc"), ("/usr/bin/fish", ".config/fish/config.fish")],
+    [
+        ("/bin/sh", ""),
+        ("/bin/bash", ".bashrc"),
+        ("/usr/bin/fish", ".config/fish/config.fish"),
+        ("/usr/bin/zsh", ".zshenv"),
+        ("/usr/bin/tcsh", ".tcshrc"),
+    ],
 )
 def test_shells_and_what_their_profiles_print(make_host: MakeHost, ssh_home: SshHome, shell: str, profile: str) -> None:
     host = make_host(login_shell=shell, files={profile: NOISE} if profile else {})
