@@ -180,7 +180,8 @@ class Engine:
                 passed.append(task)
                 continue
             attempt = self._attempt(task, self._choose(task, fitting))
-            self.record(ev.AttemptSubmitted(task.index, attempt.number, attempt.epoch, attempt.source, attempt.memory))
+            known = (task.index, attempt.number, attempt.epoch, attempt.source, attempt.memory, attempt.needs)
+            self.record(ev.AttemptSubmitted(*known))
             crashpoint("intent_journaled")
             self._attempts[task.index] = attempt
             batches.setdefault(attempt.source, []).append(attempt)
@@ -203,8 +204,7 @@ class Engine:
 
     def _attempt(self, task: Task, source: str) -> Attempt:
         last = self.state.tasks[task.index].attempt
-        memory = None if last is None else last.memory
-        ran_out = last is not None and last.outcome is not None and last.outcome.cause is Cause.OOM
+        memory, needs = next_memory(self._config, last)
         return Attempt(
             task=task,
             number=1 if last is None else last.number + 1,
@@ -212,7 +212,8 @@ class Engine:
             source=source,
             timeout=self._config.timeout,
             grace=self._config.grace,
-            memory=next_memory(self._config, memory, ran_out),
+            memory=memory,
+            needs=needs,
             left=None if last is None or last.source == source else last.output_dir,
         )
 

@@ -145,13 +145,17 @@ class TaskReopened(Event, frozen=True):
 
 
 class AttemptSubmitted(Event, frozen=True):
-    """Intent: written before the source hears of the attempt. `memory`: MiB it may use."""
+    """Intent: written before the source hears of the attempt.
+
+    `memory`: MiB it may use; `needs`: MiB that a scheduler is to be asked for at least.
+    """
 
     task: int
     attempt: int
     epoch: int
     source: str
     memory: float | None = None
+    needs: float | None = None
 
 
 class AttemptStarted(Event, frozen=True):

@@ -31,6 +31,8 @@ class AttemptRecord(msgspec.Struct, gc=False):
     submitted_at: float
     memory: float | None = None
     """MiB it may use; None: no limit"""
+    needs: float | None = None
+    """MiB that a scheduler was to be asked for at least"""
     started_at: float | None = None
     ended_at: float | None = None
     host: str | None = None
@@ -224,7 +226,7 @@ def apply_all(state: SweepState, events: Sequence[Any], times: Sequence[float]) 
             source = sources.get(e.source) or _source(state, e.source)
             source.active += 1
             source.submitted += 1
-            task.attempt = AttemptRecord(e.attempt, e.epoch, source.name, at, e.memory)
+            task.attempt = AttemptRecord(e.attempt, e.epoch, source.name, at, e.memory, e.needs)
             task.state = SUBMITTED
             submitted += 1
         elif kind in _FOLDS:

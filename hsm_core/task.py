@@ -116,6 +116,8 @@ class Attempt:
     """seconds between SIGTERM and SIGKILL when it is ended early"""
     memory: float | None = None
     """MiB it may use; None: no limit"""
+    needs: float | None = None
+    """MiB that a scheduler is to be asked for at least: an earlier one ran out of less; None: nothing is known"""
     left: str | None = None
     """the output directory, here, of an earlier attempt on another source, of which this one may want what it left"""
 
@@ -143,6 +145,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """seconds, measured where the task ran"""
     peak_memory: float | None = None
     """MiB, the largest process of the task"""
+    given: float | None = None
+    """MiB that its scheduler gave it, of one that ran out of memory"""
     host: str | None = None
     output_dir: str | None = None
     return_value: Any = None

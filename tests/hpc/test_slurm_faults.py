@@ -72,7 +72,8 @@ def test_the_time_limit(make_bench: MakeBench, cluster: SlurmCluster) -> None:
     outcome = bench.finished(attempt).outcome
     assert outcome.cause is Cause.TIMEOUT
     assert re.fullmatch(
-        r"job \d+_0 was ended at its time limit; ask for more with default_walltime: '00:20:00' \(it had 00:10:00\).*",
+        r"job \d+_0 was ended at its time limit; ask for more with hsm.resources.walltime or "
+        r"default_walltime: '00:20:00' \(it had 00:10:00\).*",
         outcome.message,
     )
     assert outcome.output_dir is not None

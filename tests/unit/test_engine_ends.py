@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from hsm_core import events as ev
-from hsm_core.config import ComputeConfig, HsmConfig
+from hsm_core.config import ComputeConfig, HsmConfig, OomRetry, RetryConfig
 from hsm_core.control import send
 from hsm_core.exceptions import FailFast, Superseded, SweepInterrupted
 from hsm_core.fail_fast import FailureLimit
@@ -55,6 +55,19 @@ def test_errors_are_retried_with_growing_delays_and_then_fail(tmp_path: Path) ->
         waited = [second - first for first, second in zip(ended[:3], begun[1:], strict=True)]
         assert all(seconds >= delay for seconds, delay in zip(waited, [0.004, 0.008, 0.016], strict=True))
         assert rig.ended(0) == ERROR
+
+
+def test_what_a_scheduler_gave_too_little_of_is_asked_for_twice(tmp_path: Path) -> None:
+    """It is no limit of the task's own, and a failure for another cause does not forget it."""
+    config = HsmConfig(retry=RetryConfig(oom=OomRetry(2, "x2")))
+    short = [failed(Cause.OOM, given=100.0), failed(Cause.LOST), failed(Cause.OOM, given=200.0)]
+    source = FakeSource("a", 1, ending(*short))
+    with Rig(tmp_path, source, config=config) as rig:
+        rig.run(1)
+        assert rig.ended(0) == DONE
+        asked = [None, 200.0, 200.0, 400.0]
+        assert [(e.memory, e.needs) for e in rig.of(ev.AttemptSubmitted)] == [(None, needs) for needs in asked]
+        assert [attempt.needs for attempt in source.submitted] == asked
 
 
 def test_a_task_that_waits_for_its_retry_keeps_no_slot(tmp_path: Path) -> None:

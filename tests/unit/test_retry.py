@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core.config import ComputeConfig, HsmConfig, OomRetry, RetryConfig
-from hsm_core.retry import next_memory, retry_delay
+from hsm_core.retry import next_memory, retry_delay, shortage_advice
+from hsm_core.sources.hpc.resources import parse
+from hsm_core.state import AttemptRecord
 from hsm_core.task import Cause, Outcome, TaskState
 
 EVER = {cause.value: 1000 for cause in Cause}
@@ -81,12 +85,18 @@ def test_each_cause_has_its_own_count() -> None:
     assert delays(compute, Cause.OOM, 2, retry) == [None, None]
 
 
+def ended(cause: Cause, memory: float | None, given: float | None = None, needs: float | None = None) -> AttemptRecord:
+    """An attempt that was allowed `memory`, for which `needs` was asked, and that had `given` from its scheduler."""
+    outcome = Outcome.failed(cause, "no", given=given)
+    return AttemptRecord(1, 1, "cluster", 0.0, memory, needs, outcome=outcome)
+
+
 def memories(config: HsmConfig) -> list[float | None]:
     """What the attempts of a task get that runs out of memory each time."""
-    given = [next_memory(config, None, False)]
+    given = [next_memory(config, None)[0]]
     outcome = Outcome.failed(Cause.OOM, "no")
     while retry_delay(config, outcome, {"oom": len(given) - 1}, given[-1]) is not None:
-        given.append(next_memory(config, given[-1], True))
+        given.append(next_memory(config, ended(Cause.OOM, given[-1]))[0])
     return given
 
 
@@ -108,4 +118,68 @@ def test_memory_grows_up_to_its_most(memory: str | int | None, oom: int | OomRet
 
 def test_other_failures_leave_the_memory_as_it_is() -> None:
     config = HsmConfig(memory_per_task="1GB", retry=RetryConfig(oom=OomRetry(2, "x2")))
-    assert next_memory(config, 2048.0, False) == 2048
+    assert next_memory(config, ended(Cause.LOST, 2048.0, needs=4096.0)) == (2048.0, 4096.0)
+
+
+GROWING = RetryConfig(oom=OomRetry(9, "x2", "4GB"))
+
+
+@pytest.mark.parametrize(
+    ("memory", "given", "following"),
+    [
+        (None, 100.0, (None, 200.0)),
+        (100.0, 100.0, (200.0, 200.0)),
+        (1000.0, 100.0, (1000.0, 200.0)),
+        (100.0, 1000.0, (200.0, 200.0)),
+        (100.0, None, (200.0, 200.0)),
+        (None, 3000.0, (None, 4096.0)),
+        (None, None, (None, 50.0)),
+    ],
+)
+def test_what_ran_out_grows(memory: float | None, given: float | None, following: tuple[float | None, float]) -> None:
+    """A limit of one's own, or what the scheduler gave: of whichever was less there is more."""
+    last = ended(Cause.OOM, memory, given, needs=50.0)
+    assert next_memory(HsmConfig(retry=GROWING), last) == following
+
+
+@pytest.mark.parametrize(("given", "delay"), [(2048.0, 0.0), (4096.0, None), (None, 0.0)])
+def test_what_a_scheduler_gave_has_a_limit_too(given: float | None, delay: float | None) -> None:
+    outcome = Outcome.failed(Cause.OOM, "no", given=given)
+    assert retry_delay(HsmConfig(retry=GROWING), outcome, {}, None) == delay
+
+
+GROWTH = "retry.oom={times: 2, mem: x2} where it runs out"
+
+
+@pytest.mark.parametrize(
+    ("memory", "given", "peak", "words"),
+    [
+        (None, 32768.0, 31000.0, f"; give it more with hsm.resources.mem=64GB, with default_resources of its source, "
+         f"or with {GROWTH}"),
+        (None, 100.0, 314.2, f"; give it more with hsm.resources.mem=630MB, with default_resources of its source, "
+         f"or with {GROWTH}"),
+        (200.0, 100.0, None, f"; give it more with hsm.resources.mem=200MB, with default_resources of its source, "
+         f"or with {GROWTH}"),
+        (100.0, 100.0, None, f"; give it more with memory_per_task, or with {GROWTH}"),
+        (100.0, None, 120.0, f"; give it more with memory_per_task, or with {GROWTH}"),
+        (None, None, 120.0, "; memory_per_task and retry.oom would give each attempt its own limit, "
+         "and the next one more"),
+    ],
+)  # fmt: skip
+def test_what_to_do_about_a_lack_of_memory(
+    memory: float | None, given: float | None, peak: float | None, words: str
+) -> None:
+    outcome = Outcome.failed(Cause.OOM, "no", given=given, peak_memory=peak)
+    assert shortage_advice(HsmConfig(), outcome, memory) == words
+
+
+def test_the_advice_can_be_followed() -> None:
+    outcome = Outcome.failed(Cause.OOM, "no", given=3072.0)
+    asked = re.search(r"hsm\.resources\.(\w+)=(\w+)", shortage_advice(HsmConfig(), outcome, None))
+    assert asked is not None
+    assert parse({asked[1]: asked[2]}).memory == 6144
+
+
+def test_who_had_all_that_it_may_get_is_told_so() -> None:
+    outcome = Outcome.failed(Cause.OOM, "no", given=4096.0)
+    assert shortage_advice(HsmConfig(retry=GROWING), outcome, None) == "; it had all that retry.oom allows"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hsm_core.sources.hpc.resources import Resources
 from hsm_core.sources.hpc.states import JobState, Phase
-from hsm_core.sources.hpc.words import memory_advice, time_advice
+from hsm_core.sources.hpc.words import shortage_facts, time_advice
 from hsm_core.task import Cause, Outcome
 
 
@@ -21,7 +21,7 @@ def verdict(state: JobState, hint: Phase | None, said: str, resources: Resources
     if phase is Phase.TIMEOUT:
         return Outcome.failed(Cause.TIMEOUT, f"{job} was ended at its time limit; {time_advice(resources)}", **facts)
     if phase is Phase.OUT_OF_MEMORY:
-        return Outcome.failed(Cause.OOM, f"out of memory ({job}); {memory_advice(resources, state.peak)}", **facts)
+        return Outcome.failed(Cause.OOM, f"out of memory ({job}{shortage_facts(resources, state.peak)})", **facts)
     if phase is Phase.PREEMPTED:
         return Outcome.failed(Cause.PREEMPTED, f"{job} was preempted: others needed its node", **facts)
     if phase is Phase.NODE_FAIL:

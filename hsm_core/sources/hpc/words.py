@@ -6,36 +6,22 @@ import re
 
 from hsm_core.config.walltime import clock_text
 from hsm_core.sources.hpc.resources import Resources
-from hsm_core.text import printable, size
+from hsm_core.text import printable
 
 
-def memory_advice(resources: Resources, peak: float | None) -> str:
-    """What to do about a job that ran out of memory; `peak` is the most it was seen to have, in MiB.
-
-    The task's own words, if it has any, are `hsm.resources`; more for later attempts comes by `retry.oom`.
-    """
-    had = resources.memory
-    told = [] if had is None else [f"it had {size(had << 20)}"]
-    told += [] if peak is None else [f"the peak was {size(round(peak * 2**20))}"]
-    more = 2 * max(had or 0, round(peak or 0)) or None
-    asked = f"default_resources mem={_megabytes(more)}" if more else "mem in default_resources"
-    return f"ask for more with {asked}{_in_brackets(told)}, or let retry.oom do so"
+def shortage_facts(resources: Resources, peak: float | None) -> str:
+    """`, limit 512 MiB, peak 511 MiB` of a job that ran out of memory; `peak` is the most it was seen to have."""
+    limit = resources.memory
+    return f"{'' if limit is None else f', limit {limit} MiB'}{'' if peak is None else f', peak {peak:.0f} MiB'}"
 
 
 def time_advice(resources: Resources) -> str:
     """What to do about a job that was ended at its time limit."""
     if resources.walltime is None:
-        return "it had the queue's own time limit; ask for more with default_walltime"
+        return "it had the queue's own time limit; ask for more with hsm.resources.walltime or default_walltime"
     had, more = clock_text(resources.walltime), clock_text(2 * resources.walltime)
-    return f"ask for more with default_walltime: '{more}' (it had {had}), or let tasks go on from checkpoints"
-
-
-def _megabytes(memory: int) -> str:
-    return f"{memory // 1024}GB" if memory % 1024 == 0 else f"{memory}MB"
-
-
-def _in_brackets(told: list[str]) -> str:
-    return f" ({', '.join(told)})" if told else ""
+    asked = f"hsm.resources.walltime or default_walltime: '{more}'"
+    return f"ask for more with {asked} (it had {had}), or let tasks go on from checkpoints"
 
 
 def reason_words(reason: str) -> str:
