@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from hsm_core.remote import process
+from hsm_core.remote import allocation, process
 from hsm_core.remote.record import create, put
 from hsm_core.remote.slot import Orders
 from hsm_core.remote.supervisor import Supervision
@@ -97,7 +97,8 @@ class Marks:
             self.started(**told)
 
     def started(self, **facts: Any) -> None:
-        put(f"{self._path}.started", facts)
+        given = {"gpus": allocation.gpus(os.environ), "memory": allocation.memory(os.environ)}
+        put(f"{self._path}.started", {**facts, **given})
 
     def end(self) -> None:
         os.close(create(f"{self._path}.ended"))
