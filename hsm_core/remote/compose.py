@@ -84,6 +84,17 @@ class Composer:
             job.hydra.job.num = index
         return job
 
+    def may_have(self, key: str, overrides: Sequence[str]) -> bool:
+        """Whether the configuration of a task with these overrides can have anything below this key, one without dots.
+
+        Nothing but what the task shares with others is composed for that. Raises what Hydra raises.
+        """
+        split = self._split(overrides)
+        if split is None:
+            return True
+        groups, values, _ = split
+        return key in self._base(groups) or any(value.key_or_group.split(".")[0] == key for value in values)
+
     def choices(self, overrides: Sequence[str]) -> tuple[str, ...]:
         """Those of the overrides that choose from the app's groups, as text."""
         keys = ((o, o.lstrip("+~").partition("=")[0].partition("@")[0]) for o in overrides)

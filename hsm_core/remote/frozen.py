@@ -49,7 +49,20 @@ class Frozen:
 
         To be called where Hydra would begin: it looks for plugins now, those of the app among them.
         """
-        _freeze_config_sources(self)
+        from hydra._internal.sources_registry import SourcesRegistry
+        from hydra.core.plugins import Plugins
+
+        Plugins.instance()
+        SourcesRegistry.instance().types.update(_config_sources(self))
+
+    def freeze_loader(self, loader: Any) -> None:
+        """From now on one of Hydra's config loaders reads the copies, and no other in this process does."""
+        types = _config_sources(self)
+        sources = loader.repository.sources
+        for place, source in enumerate(sources):
+            kind = types.get(source.scheme())
+            if kind is not None:
+                sources[place] = kind(source.provider, f"{source.scheme()}://{source.path}")
 
     def _path_hook(self, path: str) -> FrozenFinder:
         copy = self.copy_of(path or os.getcwd())
@@ -126,14 +139,13 @@ def _keep_lines(path: str, text: bytes) -> None:
     linecache.cache[path] = (len(text), None, lines, path)
 
 
-def _freeze_config_sources(frozen: Frozen) -> None:
+def _config_sources(frozen: Frozen) -> dict[str, Any]:
+    """Hydra's configuration sources by their schemes, as classes that read the copies."""
     # Hydra is imported here only: the agent uses this package on a bare interpreter.
     from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydraFiles
     from hydra._internal.core_plugins.importlib_resources_config_source import (
         ImportlibResourcesConfigSource as HydraPackages,
     )
-    from hydra._internal.sources_registry import SourcesRegistry
-    from hydra.core.plugins import Plugins
     from hydra.plugins.config_source import ConfigResult
 
     class FromCopy:
@@ -183,10 +195,7 @@ def _freeze_config_sources(frozen: Frozen) -> None:
             super().__init__(provider, path)
             self._use(_package_folder(self.path))
 
-    Plugins.instance()
-    types = SourcesRegistry.instance().types
-    types["file"] = FileConfigSource
-    types["pkg"] = ImportlibResourcesConfigSource
+    return {"file": FileConfigSource, "pkg": ImportlibResourcesConfigSource}
 
 
 def _package_folder(name: str) -> str | None:
