@@ -43,6 +43,7 @@ def open_sweep(
     hydra = multirun.config.hydra
     configure_log(hydra.hydra_logging, hydra.verbose)
     check_subdir(multirun.config, jobs)
+    check_resources(config, lanes, multirun, jobs)
     session = open_session(config, lanes, multirun, jobs[0] if jobs else ())
     names = ", ".join(f"{source.name} ({source.slots or 'by its GPUs'})" for source in lanes)
     log.info("%s in %s, on %s", session.id, session.directory, names)
@@ -82,6 +83,20 @@ def check_subdir(hydra_config: DictConfig, jobs: Sequence[Sequence[str]]) -> Non
         raise ConfigError([printable(f"hydra.sweep.subdir={subdir}: {words}")])
 
 
+def check_resources(config: HsmConfig, lanes: Lanes, multirun: Multirun, jobs: Sequence[Sequence[str]]) -> None:
+    """Refuse `hsm.resources` that can't be read, as far as they are known now and for a cluster. Raises ConfigError.
+
+    What depends on a task fails that task, before it is submitted.
+    """
+    on_cluster = any(source.type == "hpc" and source.config.mode == "jobs" for source in lanes)
+    if not on_cluster or config.original_code:
+        return
+    from hsm_core.sources.hpc.own_words import wrong_early
+
+    if problems := wrong_early(multirun, jobs):
+        raise ConfigError([printable(problem) for problem in problems])
+
+
 def stopped(session: Session, why: SweepStopped) -> NoReturn:
     """Close a sweep that ended before its tasks, say how to go on, and end the process with its exit code."""
     session.close(why)
@@ -103,6 +118,10 @@ def plan_only(
         resumed = check_existing(config, multirun)
     except SweepError as e:
         refused.append(str(e))
+    try:
+        check_resources(config, lanes, multirun, job_overrides)
+    except ConfigError as e:
+        refused += e.problems
     plan = make_plan(lanes, multirun, job_overrides, first_index, resumed)
     plan["errors"] += refused
     raise SystemExit(show_plan(plan))

@@ -210,7 +210,8 @@ class HsmConfig:
     """GPUs a task has to itself, or the fraction of one that it shares; it sees no others, and with 0 none.
     None: 1 on sources with `gpus`, elsewhere tasks see all GPUs"""
     memory_per_task: str | int | None = None
-    """memory a task may use, as `4GB` or in MiB; None: no limit"""
+    """memory a task may use, as `4GB` or in MiB; None: no limit. A cluster is asked for it where nothing else says how
+    much"""
 
 
 SOURCE_KINDS = ("local", "ssh", "hpc")

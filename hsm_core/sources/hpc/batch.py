@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hsm_core.remote.record import put
+from hsm_core.sources.hpc.resources import Resources, plain, restored
 
 PREFIX = "hsm-"
 """what tokens begin with"""
@@ -29,6 +30,8 @@ class Batch:
     folder: Path
     attempts: Sequence[str]
     """their ids, by the number of the element"""
+    resources: Resources
+    """what each of them asks for"""
     job: str | None = None
     """the scheduler's id of the array; None: not known to be submitted"""
 
@@ -51,19 +54,19 @@ class Batch:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def write(top: Path, specs: Sequence[Mapping[str, Any]], shared: Mapping[str, Any]) -> Batch:
-    """Make a batch of attempts, in a new folder below `top`; `shared` is what all of them have in common.
+def write(top: Path, specs: Sequence[Mapping[str, Any]], shared: Mapping[str, Any], resources: Resources) -> Batch:
+    """Make a batch of attempts, in a new folder below `top`; `shared` is what all their elements have to know.
 
     Raises OSError; then nothing is left of it.
     """
     folder = top / f"{PREFIX}{secrets.token_hex(6)}"
     folder.mkdir(mode=0o700, parents=True)
     try:
-        put(str(folder / _WHAT), {**shared, "attempts": specs})
+        put(str(folder / _WHAT), {**shared, "resources": plain(resources), "attempts": specs})
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Batch(folder, [spec["id"] for spec in specs])
+    return Batch(folder, [spec["id"] for spec in specs], resources)
 
 
 def find(top: Path) -> list[Batch]:
@@ -72,8 +75,9 @@ def find(top: Path) -> list[Batch]:
     with contextlib.suppress(FileNotFoundError):
         for folder in sorted(top.iterdir()):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                attempts = [spec["id"] for spec in _read(folder / _WHAT)["attempts"]]
-                found.append(Batch(folder, attempts, _job(folder)))
+                what = _read(folder / _WHAT)
+                attempts = [spec["id"] for spec in what["attempts"]]
+                found.append(Batch(folder, attempts, restored(what["resources"]), _job(folder)))
     return found
 
 

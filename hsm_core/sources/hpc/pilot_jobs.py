@@ -50,6 +50,10 @@ class PilotJobs(HpcSource):
     def _records(self) -> Path:
         return self._top / "pilots"
 
+    @property
+    def _composed_from(self) -> Path | None:
+        return None
+
     def start(self, sweep: SweepContext, post: Post) -> None:
         super().start(sweep, post)
         self._records.mkdir(mode=0o700, parents=True, exist_ok=True)

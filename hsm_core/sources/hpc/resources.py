@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import msgspec
+
 from hsm_core.config import SourceConfig
 from hsm_core.config.sizes import mebibytes
 from hsm_core.config.types import shown
@@ -91,15 +93,26 @@ class Resources:
         return replace(self, mem=math.ceil(memory), mem_per_cpu=None, mem_per_gpu=None)
 
 
+def plain(resources: Resources) -> dict[str, Any]:
+    """What is said of resources, as JSON."""
+    said: dict[str, Any] = msgspec.to_builtins(resources)
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def restored(said: Mapping[str, Any]) -> Resources:
+    """The resources of which `plain` said this. Raises msgspec.ValidationError."""
+    return msgspec.convert(said, Resources)
+
+
 Problems = list[tuple[str, str]]
 """What is wrong: the key as it was written, empty for the text as a whole; and the words."""
 
 
-def read(value: str | Mapping[str, Any]) -> tuple[Resources, Problems]:
+def read(value: str | Mapping[str, Any], beside: Resources | None = None) -> tuple[Resources, Problems]:
     """What a text `nodes=1:mem=32GB` or a mapping `{nodes: 1, mem: 32GB}` asks for, and all that is wrong with it.
 
     In a text a value may hold colons where it is one that has them: `gpus=a100:2`, `gres=gpu:2`, `walltime=12:00:00`,
-    `licenses=matlab:1`. In a mapping, None says nothing about a key.
+    `licenses=matlab:1`. In a mapping, None says nothing about a key. `beside`: what is asked for anyway.
     """
     found: dict[str, Any] = {}
     written: dict[str, str] = {}
@@ -117,13 +130,13 @@ def read(value: str | Mapping[str, Any]) -> tuple[Resources, Problems]:
                 found |= _gpus(given) if name == "gpus" else {name: _READERS[name](given)}
             except ValueError as e:
                 problems.append((key, str(e) if isinstance(value, Mapping) else f"{key}: {e}"))
-    problems += _together(found, written)
+    problems += _together(found, written, beside)
     return Resources(**found), problems
 
 
-def parse(value: str | Mapping[str, Any]) -> Resources:
+def parse(value: str | Mapping[str, Any], beside: Resources | None = None) -> Resources:
     """As `read`. Raises ValueError with all that is wrong, in words for people."""
-    found, problems = read(value)
+    found, problems = read(value, beside)
     if problems:
         shown_keys = [(f"{printable(key, 60)}: " if isinstance(value, Mapping) else "", text) for key, text in problems]
         raise ValueError("; ".join(f"{key}{text}" for key, text in shown_keys))
@@ -174,7 +187,7 @@ def of_task(defaults: Resources, node: object) -> Resources:
     resources, walltime = node.get("resources"), node.get("walltime")
     try:
         if isinstance(resources, (str, Mapping)):
-            own = parse(resources)
+            own = parse(resources, defaults)
         elif resources is not None:
             raise ValueError(f"must be text or a mapping, not {shown(resources)}")
     except ValueError as e:
@@ -260,7 +273,7 @@ def _exclusive(value: Any) -> bool | str:
     return plain == "true" if plain in ("true", "false") else plain
 
 
-def _together(found: Mapping[str, Any], written: Mapping[str, str]) -> Problems:
+def _together(found: Mapping[str, Any], written: Mapping[str, str], beside: Resources | None) -> Problems:
     """What is wrong with values that are right each for itself."""
     memory = [name for name in _ONE_OF[0] if name in found]
     problems: Problems = []
@@ -269,7 +282,10 @@ def _together(found: Mapping[str, Any], written: Mapping[str, str]) -> Problems:
         problems.append((other, f"'{one}' and '{other}' ask for memory both; keep one of them"))
     if found.get("gpus") and _GPU_GRES.search(found.get("gres", "")):
         problems.append((written["gres"], "'gres' asks for GPUs too; keep 'gpus' or 'gres'"))
-    if "mem_per_gpu" in found and not (found.get("gpus") or found.get("gres")):
+    gpus = [found[name] for name in ("gpus", "gres") if name in found]
+    if not gpus and beside is not None:
+        gpus = [beside.gpu_count]
+    if "mem_per_gpu" in found and not any(gpus):
         problems.append((written["mem_per_gpu"], "'mem_per_gpu' needs gpus"))
     return problems
 

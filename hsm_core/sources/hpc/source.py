@@ -27,6 +27,7 @@ from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.allowance import Allowance
 from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.needs import Needs
 from hsm_core.sources.hpc.resources import of_source
 from hsm_core.sources.hpc.scheduler import Full, Job, Scheduler, Unsure
 from hsm_core.sources.hpc.states import JobState, Phase
@@ -59,7 +60,6 @@ class HpcSource(Source):
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
-        self._resources = of_source(config)
         self._changed = threading.Condition()
         """guards the attempts that wait, and those that are watched"""
         self._waiting: list[Attempt] = []
@@ -98,7 +98,8 @@ class HpcSource(Source):
         for told in warnings:
             post(Note("WARNING", told, source=self.name))
         self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": str(sweep.directory)}
-        self._watch = Watch(self.name, self._records, self._scheduler, self._resources, post)
+        self._needs = Needs(of_source(self.config), self._scheduler.system, self._composed_from)
+        self._watch = Watch(self.name, self._records, self._scheduler, post)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
 
@@ -173,16 +174,19 @@ class HpcSource(Source):
     # --- the thread's side
 
     def _serve(self) -> None:
+        coming: Sequence[Attempt] = ()
         while True:
             with self._changed:
-                if not self._closed:
+                if not self._closed and not coming:
                     self._changed.wait(TICK if self._waiting or self._watch.elements else None)
                 if self._closed:
                     return
-                gathered = self._gathered()
+                coming = self._needs.unknown(self._waiting)
+                gathered = [] if coming else self._gathered()
                 self._watch.hear()
                 self._changed.notify_all()
             try:
+                self._work_out(coming)
                 if gathered:
                     self._hand_in(gathered)
                 self._withdraw()
@@ -196,19 +200,32 @@ class HpcSource(Source):
                 self._post(SourceDown(self.name, f"{self.name}: {e}", final=True))
                 return
 
+    def _work_out(self, attempts: Sequence[Attempt]) -> None:
+        """Learn what some of these ask for; those that can't be submitted have ended."""
+        for attempt, outcome in self._needs.work_out(attempts, TICK):
+            with self._changed:
+                if attempt in self._waiting:  # it may have been cancelled meanwhile
+                    self._waiting.remove(attempt)
+                    self._watch.finish(attempt, outcome)
+
     def _gathered(self) -> list[Attempt]:
         """The attempts of the next batch, if it is time for that; the caller has the lock."""
         most, now = self._scheduler.largest_array(), time.monotonic()
-        complete = len(self._waiting) >= most or now - self._gathered_at >= self._gather
-        if not self._waiting or not complete or now < self._not_before or not self._allowance.take():
+        if not self._waiting or now < self._not_before:
             return []
-        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        taken = self._needs.equal(self._waiting, most)
+        complete = len(taken) >= most or now - self._gathered_at >= self._gather
+        if not complete or not self._allowance.take():
+            return []
+        ids = {attempt.id for attempt in taken}
+        self._waiting = [attempt for attempt in self._waiting if attempt.id not in ids]
         return taken
 
     def _hand_in(self, attempts: Sequence[Attempt]) -> None:
         """Submit a batch, or have its attempts wait again."""
         try:
-            made = batches.write(self._top, [spec(attempt, self._sweep.config) for attempt in attempts], self._shared())
+            specs = [spec(attempt, self._sweep.config) for attempt in attempts]
+            made = batches.write(self._top, specs, self._shared(), self._needs.of(attempts[0]))
         except OSError as e:
             self._put_back(attempts)
             raise Unavailable(f"the batch can't be written: {why_unwritable(e, self._top)}") from e
@@ -248,6 +265,11 @@ class HpcSource(Source):
     def _records(self) -> Path:
         return self._sweep.records
 
+    @property
+    def _composed_from(self) -> Path | None:
+        """The payload by which tasks may say what they ask for; None: all ask for what the source says."""
+        return self._sweep.payload
+
     def _shared(self) -> dict[str, Any]:
         """What all jobs are told, as JSON."""
         return {
@@ -268,7 +290,7 @@ class HpcSource(Source):
             command=[os.path.expanduser(python), "-u", str(main), self.program, str(made.folder)],
             lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
             count=len(made.attempts),
-            resources=self._resources,
+            resources=made.resources,
             # Once it was met, the scheduler may have forgotten the jobs that it names.
             dependency=None if self._watch.any_started else self._sweep.config.dependency,
             requeue=self.config.requeue,

@@ -17,7 +17,6 @@ from hsm_core.records import settle
 from hsm_core.sources.base import Post
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.batch import Batch
-from hsm_core.sources.hpc.resources import Resources
 from hsm_core.sources.hpc.scheduler import Scheduler
 from hsm_core.sources.hpc.slurm_log import phase_of_log
 from hsm_core.sources.hpc.states import JobState, Phase
@@ -45,16 +44,17 @@ class Element:
     """when its job was first found to have ended"""
     hopeless_since: float | None = None
     """when it was first found to wait for what will not come"""
+    memory: float | None = None
+    """MiB that the scheduler gave it by its own word"""
 
 
 class Watch:
     """The elements that are submitted, or may be. A result is waited for before anything is said by absence."""
 
-    def __init__(self, source: str, records: Path, scheduler: Scheduler, resources: Resources, post: Post) -> None:
+    def __init__(self, source: str, records: Path, scheduler: Scheduler, post: Post) -> None:
         self._source = source
         self._records = records
         self._scheduler = scheduler
-        self._resources = resources
         self._post = post
         self.elements: dict[str, Element] = {}
         """by the ids of their attempts"""
@@ -119,7 +119,8 @@ class Watch:
         told: Mapping[str, Any] = json.loads(mark.read_text("utf-8"))
         element.started = self.any_started = True
         a = element.attempt
-        facts = (told["host"], told["pid"], told["output_dir"])
+        element.memory = told["memory"]
+        facts = (told["host"], told["pid"], told["output_dir"], told["gpus"])
         self._post(AttemptStarted(a.task.index, a.number, a.epoch, self._source, *facts))
 
     def _left(self, element: Element) -> None:
@@ -159,7 +160,7 @@ class Watch:
         elif element.attempt.id in self.cancelled:
             judged = Outcome.failed(Cause.CANCELLED, "ended before it was done")
         else:
-            judged = verdict(state, *self._said(element), self._resources)
+            judged = verdict(state, *self._said(element), element.batch.resources)
         if outcome.record is not None:
             judged = msgspec.structs.replace(outcome, cause=judged.cause, message=judged.message)
         self.finish(element.attempt, judged)
@@ -186,6 +187,11 @@ class Watch:
 
     def finish(self, attempt: Attempt, outcome: Outcome) -> None:
         """Say how an attempt has ended; of its batch nothing is left once all have."""
+        element = self.elements.get(attempt.id)
+        if outcome.cause is Cause.OOM and element is not None:
+            # Where nobody says how much it had, it had about as much as it was seen to have.
+            given = element.batch.resources.memory or element.memory or outcome.peak_memory
+            outcome = msgspec.structs.replace(outcome, given=given)
         ended = self.drop(attempt.id)
         if ended is not None:
             ended.remove()
