@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -125,8 +124,6 @@ def test_a_job_is_found_by_its_name_unless_it_was_rejected(cluster: SlurmCluster
     job = submitted(cluster, "exec sleep 600", "hsm-token", "mem=100MB", map_count=3)
     command = slurm_text.find_command("hsm-token", "root")
     assert slurm_text.parse_found(said(cluster, command), "hsm-token") == [job]
-    in_accounting = slurm_text.find_in_accounting_command("hsm-token", "root", time.time())
-    wait_until(lambda: slurm_text.parse_found(said(cluster, in_accounting), "hsm-token") == [job], "its accounting")
 
 
 def test_a_cluster_tells_its_limits(cluster: SlurmCluster) -> None:

@@ -9,7 +9,6 @@ from hsm_core.sources.hpc.slurm_refusals import (
     question_refused,
     refusal_words,
     submission_refused,
-    waits_for_room,
 )
 from tests.hpc.recordings import TESTBED, answer, answers
 
@@ -49,10 +48,8 @@ def test_an_sbatch_that_waits_for_room_and_is_killed() -> None:
     killed = answer(TESTBED / "04_full.txt", "sbatch --array=0-19")
     assert killed.code is None
     assert submission_refused(killed.code, killed.err) is Refusal.AMBIGUOUS
-    assert waits_for_room(killed.err)
     refused = answer(TESTBED / "04_full.txt", "sbatch --array=0-101")
     assert submission_refused(refused.code, refused.err) is Refusal.REJECTED
-    assert not waits_for_room(refused.err)
 
 
 def test_a_controller_that_is_gone_and_one_that_hangs() -> None:

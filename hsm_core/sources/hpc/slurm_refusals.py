@@ -54,9 +54,9 @@ def submission_refused(code: int | None, err: str) -> Refusal:
     """Why sbatch did not answer with a job's id.
 
     `code` is its exit code, negative for a signal, None where it was killed because it took too long: it may have been
-    taken then, even if all that sbatch said is that it waits for room (`waits_for_room`). So it is with words that
-    nobody knows and no exit code of sbatch's own. Limits of account, user and QOS share one message; those on how many
-    jobs there are will pass, the others not, and sbatch names the limit in a line before.
+    taken then, even if all that sbatch said is that it waits for room. So it is with words that nobody knows and no
+    exit code of sbatch's own. Limits of account, user and QOS share one message; those on how many jobs there are will
+    pass, the others not, and sbatch names the limit in a line before.
     """
     if code is None or code < 0:
         return Refusal.AMBIGUOUS
@@ -72,11 +72,6 @@ def submission_refused(code: int | None, err: str) -> Refusal:
         if pattern.search(said):
             return refusal
     return Refusal.REJECTED if re.search(r"^sbatch: ", err, re.MULTILINE) else Refusal.AMBIGUOUS
-
-
-def waits_for_room(err: str) -> bool:
-    """Whether sbatch said that the controller has no room for the job, and that it tries again by itself."""
-    return "temporarily unable to accept job" in err
 
 
 def question_refused(code: int | None, err: str) -> Refusal:

@@ -7,7 +7,6 @@ fixed width: --json and separators came with later versions than clusters have (
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -173,18 +172,8 @@ def find_command(token: str, user: str) -> list[str]:
     ]
 
 
-def find_in_accounting_command(token: str, user: str, since: float) -> list[str]:
-    """Asks the accounting for jobs of this name that were submitted after `since` (seconds since 1970).
-
-    It learns of a job late, and at times not of its name: what it does not know may be all the same.
-    """
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 86400))  # the controller's clock may be another
-    shown = ["--noheader", "--parsable2", "--allocations", "--format=JobID,JobName,State,NodeList"]
-    return ["sacct", *shown, f"--user={user}", f"--name={_checked(token)}", f"--starttime={start}"]
-
-
 def parse_found(text: str, token: str) -> list[str]:
-    """The ids of the jobs with this name in the answer to either, the oldest first. There should be one at most.
+    """The ids of the jobs with this name in the answer to that, the oldest first. There should be one at most.
 
     A submission that was rejected may leave a job that failed without having had a node; it is no job.
     """
@@ -226,17 +215,12 @@ class SlurmConfig:
     """What of a cluster's configuration matters to who submits."""
 
     version: str = ""
-    cluster: str = ""
     max_array_size: int = 1001
     """elements that an array has at most, if their indices begin at 0; 0: there are no arrays"""
     max_job_count: int = 10000
     """elements of all users that the controller has at a time"""
-    min_job_age: float = 300.0
-    """seconds that the queue knows of a job after its end"""
     accounting: bool = False
     """whether sacct has anything to tell"""
-    requeues: bool = True
-    """whether jobs are started again after a node failure, unless they say otherwise"""
 
 
 def parse_config(text: str) -> SlurmConfig:
@@ -244,18 +228,15 @@ def parse_config(text: str) -> SlurmConfig:
     said = {key: value for key, value in re.findall(r"^(\w+)\s*= (.*?)\s*$", text, re.MULTILINE)}
     default = SlurmConfig()
 
-    def number(key: str, otherwise: float) -> float:
+    def number(key: str, otherwise: int) -> int:
         found = re.match(r"\d+", said.get(key, ""))
-        return float(found[0]) if found else otherwise
+        return int(found[0]) if found else otherwise
 
     return SlurmConfig(
         version=said.get("SLURM_VERSION", ""),
-        cluster=said.get("ClusterName", ""),
-        max_array_size=int(number("MaxArraySize", default.max_array_size)),
-        max_job_count=int(number("MaxJobCount", default.max_job_count)),
-        min_job_age=number("MinJobAge", default.min_job_age),
+        max_array_size=number("MaxArraySize", default.max_array_size),
+        max_job_count=number("MaxJobCount", default.max_job_count),
         accounting=said.get("AccountingStorageType", "").endswith(("slurmdbd", "mysql")),
-        requeues=said.get("JobRequeue", "1") != "0",
     )
 
 
