@@ -30,13 +30,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from benchmarks.noop import APP  # noqa: E402
 from hsm_core.config import SourceConfig  # noqa: E402
 from hsm_core.remote import manifest  # noqa: E402
-from hsm_core.sources.ssh import deploy, rsync  # noqa: E402
-from hsm_core.sources.ssh.collector import Collector  # noqa: E402
-from hsm_core.sources.ssh.connection import Connection  # noqa: E402
-from hsm_core.sources.ssh.parcels import Parcels  # noqa: E402
 from hsm_core.sources.ssh.source import SshSource  # noqa: E402
-from hsm_core.sources.ssh.transfers import Transfers  # noqa: E402
+from hsm_core.ssh import deploy  # noqa: E402
+from hsm_core.ssh.connection import Connection  # noqa: E402
 from hsm_core.testing import Bench  # noqa: E402
+from hsm_core.transfer import rsync  # noqa: E402
+from hsm_core.transfer.collector import Collector  # noqa: E402
+from hsm_core.transfer.parcels import Parcels  # noqa: E402
+from hsm_core.transfer.transfers import Transfers  # noqa: E402
 from tests.testbed.environment import make_environment  # noqa: E402
 from tests.testbed.sshd import ClientKey, SshHome, SshHost  # noqa: E402
 

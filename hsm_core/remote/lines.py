@@ -23,6 +23,8 @@ SOCKET = "socket"
 """name of a door in its folder"""
 LAST_WORDS = 5.0
 """seconds that an agent which ends waits for its last words to be taken"""
+LINE_LIMIT = 16 << 20
+"""bytes of one event; that of a program's output, the longest, has less"""
 _CHUNK = 1 << 16
 
 Request = Mapping[str, Any]

@@ -16,9 +16,9 @@ import hsm_core.remote
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SelectionError, SourceError
 from hsm_core.remote import boot, process
+from hsm_core.remote.lines import LINE_LIMIT
 from hsm_core.selection import Selected
 from hsm_core.sources import class_of, examine, local
-from hsm_core.sources.line import LINE_LIMIT
 from hsm_core.sources.steps import Status, Step, Walk, bare
 
 PATIENCE = 60.0

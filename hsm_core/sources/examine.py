@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.remote import gpus
+from hsm_core.remote.lines import LINE_LIMIT
 from hsm_core.sources.base import Health
 from hsm_core.sources.health import health_of
-from hsm_core.sources.line import LINE_LIMIT
 from hsm_core.sources.steps import Status, Walk
 from hsm_core.text import size
 

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import IO, Any
 
-LINE_LIMIT = 16 << 20
-"""bytes of one event; that of a program's output, the longest, has less"""
+from hsm_core.remote.lines import LINE_LIMIT
 
 
 class Line(ABC):

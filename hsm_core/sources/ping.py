@@ -51,8 +51,8 @@ def ping(selected: Selected, count: int) -> Ping:
 
 
 def _ping_host(name: str, config: SourceConfig, count: int) -> Ping:
-    from hsm_core.sources.ssh.connection import Connection
-    from hsm_core.sources.ssh.visit import in_time
+    from hsm_core.ssh.connection import Connection
+    from hsm_core.ssh.visit import in_time
 
     connection = Connection(name, config)
     began = time.monotonic()

@@ -19,9 +19,7 @@ def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Launchers give a host up that says nothing for few seconds."""
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "from hsm_core.sources.ssh import login\nlogin.QUIET, login.SILENCE = 1, 4\n"
-    )
+    (site / "sitecustomize.py").write_text("from hsm_core.ssh import login\nlogin.QUIET, login.SILENCE = 1, 4\n")
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 

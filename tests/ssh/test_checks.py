@@ -232,7 +232,7 @@ def test_nothing_that_transfers_files(
 ) -> None:
     host = make_host({"Subsystem": "sftp /bin/false"})
     ssh_home.trust(host)
-    monkeypatch.setattr("hsm_core.sources.ssh.connection.SFTP_SERVERS", ())
+    monkeypatch.setattr("hsm_core.ssh.connection.SFTP_SERVERS", ())
     config = host.config(python=str(far_python), setup=["PATH=/var/empty"])
     words = failure(config, "rsync", [*LOGIN, "python", "folder", "disk", "hydra"])
     assert words.startswith("rsync is not installed there; nor is SFTP to be had (")
@@ -241,7 +241,7 @@ def test_nothing_that_transfers_files(
 
 def test_a_program_that_hangs_is_given_up(ssh_host: SshHost, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = put_program(ssh_host, "hanging", "exec sleep 600")
-    monkeypatch.setattr("hsm_core.sources.ssh.visit.PATIENCE", 1.0)
+    monkeypatch.setattr("hsm_core.ssh.visit.PATIENCE", 1.0)
     words = failure(ssh_host.config(python=str(hanging)), "python", LOGIN)
     assert words == "our program there did not answer in time"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from hsm_core.remote import manifest
-from hsm_core.sources.ssh import deploy
-from hsm_core.sources.ssh import parcels as parcels_module
-from hsm_core.sources.ssh.collector import Collector
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.parcels import Parcels
-from hsm_core.sources.ssh.rsync import Moved
-from hsm_core.sources.ssh.transfers import Transfers
+from hsm_core.ssh import deploy
+from hsm_core.ssh.connection import Connection
+from hsm_core.transfer import parcels as parcels_module
+from hsm_core.transfer.collector import Collector
+from hsm_core.transfer.parcels import Parcels
+from hsm_core.transfer.rsync import Moved
+from hsm_core.transfer.transfers import Transfers
 from tests.testbed.sshd import SshHost
 
 NAMES = ["tasks/task_001", "-rf", "two\nlines", "lr=0.1,[a]", "it's $(x)", "#1", "\udcff"]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh import deploy
-from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
-from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.visit import Visit, arrive, boarded, new_token, start, visit
+from hsm_core.ssh import deploy
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.program import Program
+from hsm_core.ssh.visit import Visit, arrive, boarded, new_token, start, visit
 from hsm_core.testing import wait_until
 from tests.testbed.sshd import SshHost
 

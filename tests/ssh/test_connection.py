@@ -9,9 +9,9 @@ import paramiko
 import pytest
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh import connection as connection_module
-from hsm_core.sources.ssh import program as program_module
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.ssh import connection as connection_module
+from hsm_core.ssh import program as program_module
+from hsm_core.ssh.connection import Connection
 from hsm_core.testing import wait_until
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import SshHome, SshHost

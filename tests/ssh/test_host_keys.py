@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.host_keys import fits, read
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.host_keys import fits, read
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import SshHome, SshHost, make_key
 

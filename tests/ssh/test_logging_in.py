@@ -17,8 +17,8 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.identities import EncryptedKey, read_key
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.identities import EncryptedKey, read_key
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import ClientKey, SshHome, SshHost, free_port, make_key
 
@@ -192,7 +192,7 @@ def test_nobody_is_asked_without_a_terminal(ssh_host: SshHost, locked: ClientKey
 CLIENT = """
 import sys
 from hsm_core.config import SourceConfig
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.ssh.connection import Connection
 host, port, user, key = sys.argv[1:]
 connection = Connection("server1", SourceConfig(type="ssh", host=host, port=int(port), user=user, ssh_key=key))
 try:

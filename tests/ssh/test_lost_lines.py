@@ -10,8 +10,8 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import Unavailable
-from hsm_core.sources.ssh import login
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.ssh import login
+from hsm_core.ssh.connection import Connection
 from hsm_core.testing import wait_until
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.network import NetnsHost

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core.exceptions import NoRoom, SourceError
-from hsm_core.sources.ssh.mirror import MUNGED, discard, publish
+from hsm_core.transfer.mirror import MUNGED, discard, publish
 
 
 def put(path: Path, text: str = "x") -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hsm_core.exceptions import NoRsync, SnapshotError, SourceError
-from hsm_core.sources.ssh import project as projects
-from hsm_core.sources.ssh.project import digest, files, send_project
-from hsm_core.sources.ssh.rsync import Moved
+from hsm_core.transfer import project as projects
+from hsm_core.transfer.project import digest, files, send_project
+from hsm_core.transfer.rsync import Moved
 from tests.ssh.local_shell import LocalShell, host
 
 __all__ = ["host"]

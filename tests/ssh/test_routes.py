@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.ssh.connection import Connection
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import SshHome, SshHost
 
@@ -214,7 +214,7 @@ def test_compression(ssh_host: SshHost, ssh_home: SshHome, by: str) -> None:
 
 def test_it_is_light_to_look_at() -> None:
     code = (
-        "import sys, hsm_core.sources.ssh.connection as c; from hsm_core.config import SourceConfig\n"
+        "import sys, hsm_core.ssh.connection as c; from hsm_core.config import SourceConfig\n"
         "c.Connection('x', SourceConfig(type='ssh'))\n"
         "print([m for m in ('fabric', 'paramiko', 'invoke', 'cryptography') if m in sys.modules])"
     )

@@ -11,10 +11,10 @@ import pytest
 
 from hsm_core.exceptions import NoRsync, SourceError
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh import rsync
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.mirror import MUNGED
-from hsm_core.sources.ssh.rsync import READ_ONLY, pull, push
+from hsm_core.ssh.connection import Connection
+from hsm_core.transfer import rsync
+from hsm_core.transfer.mirror import MUNGED
+from hsm_core.transfer.rsync import READ_ONLY, pull, push
 from tests.ssh.local_shell import LocalShell, host
 from tests.testbed.fixtures import MakeHost
 from tests.testbed.sshd import SshHome

@@ -15,10 +15,10 @@ import pytest
 
 from hsm_core.exceptions import NoRoom, NoRsync, SourceError, Unavailable
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh import rsync
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.rsync import pull, push
+from hsm_core.ssh.connection import Connection
 from hsm_core.testing import wait_until
+from hsm_core.transfer import rsync
+from hsm_core.transfer.rsync import pull, push
 from tests.ssh.local_shell import LocalProgram, LocalShell, host
 from tests.testbed.sshd import SshHost
 

@@ -14,14 +14,14 @@ import pytest
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.remote import manifest
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh import project as projects
-from hsm_core.sources.ssh import sftp
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.mirror import MUNGED
-from hsm_core.sources.ssh.rsync import READ_ONLY
-from hsm_core.sources.ssh.sftp import pull
-from hsm_core.sources.ssh.sftp_push import push
+from hsm_core.ssh.connection import Connection
 from hsm_core.testing import wait_until
+from hsm_core.transfer import project as projects
+from hsm_core.transfer import sftp
+from hsm_core.transfer.mirror import MUNGED
+from hsm_core.transfer.rsync import READ_ONLY
+from hsm_core.transfer.sftp import pull
+from hsm_core.transfer.sftp_push import push
 from tests.testbed.sshd import SshHost
 
 ODD = ["-rf", "#x", "lr=0.1,[a]", "a*b", "two\nlines", "it's", 'say "a"', "a\\b", "ä b", "$(touch x)"]

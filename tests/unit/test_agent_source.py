@@ -14,11 +14,12 @@ import pytest
 
 from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.events import AttemptFinished, AttemptStarted, Note, SourceDown, SourceEvent
+from hsm_core.remote.lines import LINE_LIMIT
 from hsm_core.remote.record import LIMIT, read
 from hsm_core.sources.agent import RESTARTS, AgentSource
 from hsm_core.sources.base import CommandResult, GpuHealth, SweepContext
 from hsm_core.sources.health import health_of
-from hsm_core.sources.line import LINE_LIMIT, PipeLine
+from hsm_core.sources.line import PipeLine
 from hsm_core.task import Attempt, Cause, Task
 from hsm_core.testing import wait_until
 

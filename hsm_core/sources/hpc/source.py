@@ -21,6 +21,7 @@ from hsm_core.config import SourceConfig
 from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
+from hsm_core.preamble import preamble, words
 from hsm_core.records import record_path, settle
 from hsm_core.sources import environment
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
@@ -34,7 +35,6 @@ from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.systems import scheduler_of
 from hsm_core.sources.hpc.watch import Watch
 from hsm_core.sources.hpc.words import reason_words
-from hsm_core.sources.preamble import preamble, words
 from hsm_core.sources.spec import spec
 from hsm_core.space import why_unwritable
 from hsm_core.task import Attempt, Cause, Outcome

@@ -12,13 +12,14 @@ from typing import Any
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.sources import examine
-from hsm_core.sources.ssh import rsync, visit
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.host_keys import entries_of, fingerprint
-from hsm_core.sources.ssh.identities import Identities
-from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.route import Hop, route
 from hsm_core.sources.steps import Status, Step, Walk, bare
+from hsm_core.ssh import visit
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.host_keys import entries_of, fingerprint
+from hsm_core.ssh.identities import Identities
+from hsm_core.ssh.program import Program
+from hsm_core.ssh.route import Hop, route
+from hsm_core.transfer import rsync
 
 LOGGING_IN = ("connect", "host key", "log in")
 JUMPS = "jump hosts"

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.line import LINE_LIMIT, Line
-from hsm_core.sources.ssh.visit import in_time
+from hsm_core.remote.lines import LINE_LIMIT
+from hsm_core.sources.line import Line
+from hsm_core.ssh.visit import in_time
 
 log = logging.getLogger(__name__)
 

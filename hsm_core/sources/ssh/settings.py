@@ -10,11 +10,11 @@ from pathlib import Path
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
 from hsm_core.sources.settings import DEFAULT, Origin, Setting
-from hsm_core.sources.ssh import ssh_config
-from hsm_core.sources.ssh.host_keys import addition, entries_of, fingerprint, shown_path
-from hsm_core.sources.ssh.identities import Agent, EncryptedKey, Identities, agent_socket, public_part, read_key
-from hsm_core.sources.ssh.route import Hop, destination, route
 from hsm_core.sources.steps import bare
+from hsm_core.ssh import ssh_config
+from hsm_core.ssh.host_keys import addition, entries_of, fingerprint, shown_path
+from hsm_core.ssh.identities import Agent, EncryptedKey, Identities, agent_socket, public_part, read_key
+from hsm_core.ssh.route import Hop, destination, route
 from hsm_core.text import plural
 
 

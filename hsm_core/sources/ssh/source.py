@@ -24,17 +24,17 @@ from hsm_core.sources import environment
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import CommandResult, Health, Post, SweepContext
 from hsm_core.sources.local import THREAD_VARIABLES
-from hsm_core.sources.ssh import deploy
-from hsm_core.sources.ssh.code import Code
-from hsm_core.sources.ssh.collector import Collector
-from hsm_core.sources.ssh.connection import Connection
 from hsm_core.sources.ssh.line import RemoteLine
-from hsm_core.sources.ssh.outputs import Outputs
-from hsm_core.sources.ssh.parcels import Parcels
-from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.transfers import Transfers
-from hsm_core.sources.ssh.visit import Arrival, Visit, arrive, visit
+from hsm_core.ssh import deploy
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.program import Program
+from hsm_core.ssh.visit import Arrival, Visit, arrive, visit
 from hsm_core.task import Attempt, Cause, Outcome
+from hsm_core.transfer.code import Code
+from hsm_core.transfer.collector import Collector
+from hsm_core.transfer.outputs import Outputs
+from hsm_core.transfer.parcels import Parcels
+from hsm_core.transfer.transfers import Transfers
 
 log = logging.getLogger(__name__)
 

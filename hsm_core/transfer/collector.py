@@ -9,11 +9,11 @@ from pathlib import Path
 from hsm_core.remote import manifest
 from hsm_core.remote.manifest import PARTIAL
 from hsm_core.remote.record import create
-from hsm_core.sources.ssh import mirror
-from hsm_core.sources.ssh.parcels import Parcels
-from hsm_core.sources.ssh.rsync import Moved, at_home, scratch
-from hsm_core.sources.ssh.transfers import Transfers
 from hsm_core.text import plural
+from hsm_core.transfer import mirror
+from hsm_core.transfer.parcels import Parcels
+from hsm_core.transfer.rsync import Moved, at_home, scratch
+from hsm_core.transfer.transfers import Transfers
 
 RESULTS = ".hsm/results"
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.program import START, Program
+from hsm_core.ssh.program import START, Program
 
 if TYPE_CHECKING:
     import paramiko
 
-    from hsm_core.sources.ssh.identities import Identities
-    from hsm_core.sources.ssh.login import Login
-    from hsm_core.sources.ssh.route import Reached
+    from hsm_core.ssh.identities import Identities
+    from hsm_core.ssh.login import Login
+    from hsm_core.ssh.route import Reached
 
 LOGINS = 8
 """logins on a host that allows few channels in one"""
@@ -77,9 +77,9 @@ class Connection:
 
     def _log_in(self, timeout: float) -> None:
         # They take 0.3 s, which is nothing to spend while sources are only looked for.
-        from hsm_core.sources.ssh.identities import Identities
-        from hsm_core.sources.ssh.login import Dropped, Login
-        from hsm_core.sources.ssh.route import route
+        from hsm_core.ssh.identities import Identities
+        from hsm_core.ssh.login import Dropped, Login
+        from hsm_core.ssh.route import route
 
         if self._identities is None:
             self._identities = Identities(self._config.ssh_key)
@@ -142,7 +142,7 @@ class Connection:
 
     def _channel(self) -> paramiko.Channel:
         """A channel in one of the logins, or in a new one where the host allows no more in those there are."""
-        from hsm_core.sources.ssh.login import CHANNELS
+        from hsm_core.ssh.login import CHANNELS
 
         began = time.monotonic()
         while True:

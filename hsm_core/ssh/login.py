@@ -18,7 +18,7 @@ from typing import Any
 import paramiko
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.route import LOG_CHANNEL, Hop
+from hsm_core.ssh.route import LOG_CHANNEL, Hop
 from hsm_core.text import printable
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from pathlib import Path
 import paramiko
 
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.ssh.host_keys import shown_path
+from hsm_core.ssh.host_keys import shown_path
 
 FILES = ("~/.ssh/config", "/etc/ssh/ssh_config")
 DEPTH = 16

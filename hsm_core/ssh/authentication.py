@@ -9,7 +9,7 @@ import paramiko
 from paramiko.auth_strategy import AuthStrategy
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.identities import Identities
+from hsm_core.ssh.identities import Identities
 from hsm_core.text import printable
 
 

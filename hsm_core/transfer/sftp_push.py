@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from hsm_core.exceptions import SourceError
 from hsm_core.remote import confined
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh.rsync import READ_ONLY, WRITABLE, Moved
-from hsm_core.sources.ssh.sftp import Session, partial_name
-from hsm_core.sources.ssh.shell import Files
 from hsm_core.text import printable
+from hsm_core.transfer.rsync import READ_ONLY, WRITABLE, Moved
+from hsm_core.transfer.sftp import Session, partial_name
+from hsm_core.transfer.shell import Files
 
 if TYPE_CHECKING:
     import paramiko

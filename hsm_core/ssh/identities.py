@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.agent import AgentSSH
 
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.ssh.host_keys import shown_path
+from hsm_core.ssh.host_keys import shown_path
 from hsm_core.text import printable
 
 DEFAULTS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")

@@ -10,8 +10,8 @@ from typing import Any
 
 from hsm_core.records import read_record
 from hsm_core.remote import place
-from hsm_core.sources.ssh.collector import Collector
-from hsm_core.sources.ssh.connection import Connection
+from hsm_core.ssh.connection import Connection
+from hsm_core.transfer.collector import Collector
 
 CLEANING = 300.0
 """seconds that removing what was collected may take"""

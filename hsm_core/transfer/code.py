@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hsm_core.exceptions import SourceError
 from hsm_core.remote.places import Places
-from hsm_core.sources.ssh import project
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.transfers import Transfers
+from hsm_core.ssh.connection import Connection
+from hsm_core.transfer import project
+from hsm_core.transfer.transfers import Transfers
 
 GIT_PATIENCE = 30.0
 """seconds that git over there has to name its commit"""

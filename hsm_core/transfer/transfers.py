@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hsm_core.exceptions import NoRsync
-from hsm_core.sources.ssh import rsync, sftp, sftp_push
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.rsync import Moved
+from hsm_core.ssh.connection import Connection
+from hsm_core.transfer import rsync, sftp, sftp_push
+from hsm_core.transfer.rsync import Moved
 
 log = logging.getLogger(__name__)
 
 
 class Transfers:
-    """What is said of `pull` and `push` in `hsm_core.sources.ssh.rsync` holds here, but for NoRsync."""
+    """What is said of `pull` and `push` in `hsm_core.transfer.rsync` holds here, but for NoRsync."""
 
     def __init__(self, connection: Connection, *, compress: bool) -> None:
         self._connection = connection

@@ -14,10 +14,10 @@ import paramiko
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError
-from hsm_core.sources.ssh import ssh_config
-from hsm_core.sources.ssh.authentication import Authentication
-from hsm_core.sources.ssh.host_keys import Peer, fingerprint, known_kinds, peer, verify
-from hsm_core.sources.ssh.identities import Identities
+from hsm_core.ssh import ssh_config
+from hsm_core.ssh.authentication import Authentication
+from hsm_core.ssh.host_keys import Peer, fingerprint, known_kinds, peer, verify
+from hsm_core.ssh.identities import Identities
 
 _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:\[\]/]+)(?::(?P<port>\d+))?/?")
 """one hop of ProxyJump: [user@]host[:port], or a URI"""
@@ -135,7 +135,7 @@ def _hop(
     return Hop(host, where, link, known, reached)
 
 
-LOG_CHANNEL = "hsm_core.sources.ssh.paramiko"
+LOG_CHANNEL = "hsm_core.ssh.paramiko"
 """paramiko's own log of our connections; what goes wrong in them is raised by us"""
 
 

@@ -21,9 +21,9 @@ from hsm_core import work_tree
 from hsm_core.config.file import FILE_NAME
 from hsm_core.exceptions import SnapshotError, SourceError
 from hsm_core.remote import confined
-from hsm_core.sources.ssh import rsync
-from hsm_core.sources.ssh.shell import Shell
 from hsm_core.text import plural, printable, size
+from hsm_core.transfer import rsync
+from hsm_core.transfer.shell import Shell
 
 IGNORE_FILE = ".hsmignore"
 """at the top of a project: what does not travel, in the syntax of .gitignore"""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from hsm_core.exceptions import Unavailable
-from hsm_core.sources.ssh import relay
-from hsm_core.sources.ssh.shell import Program, Shell
+from hsm_core.transfer import relay
+from hsm_core.transfer.shell import Program, Shell
 
 HOST = "hsm"
 """what stands for the host in rsync's arguments"""

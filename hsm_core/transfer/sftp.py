@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from hsm_core.exceptions import NoRoom, SourceError, Unavailable
 from hsm_core.remote import confined
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh.mirror import MUNGED
-from hsm_core.sources.ssh.rsync import SHOWN, Moved
-from hsm_core.sources.ssh.shell import Files
 from hsm_core.space import NO_SPACE, why_unwritable
 from hsm_core.text import printable
+from hsm_core.transfer.mirror import MUNGED
+from hsm_core.transfer.rsync import SHOWN, Moved
+from hsm_core.transfer.shell import Files
 
 if TYPE_CHECKING:
     import paramiko

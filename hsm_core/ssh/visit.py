@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hsm_core.config import SourceConfig
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.line import LINE_LIMIT
-from hsm_core.sources.preamble import preamble, quoted, words
-from hsm_core.sources.ssh import deploy
+from hsm_core.preamble import preamble, quoted, words
+from hsm_core.remote.lines import LINE_LIMIT
+from hsm_core.ssh import deploy
 
 if TYPE_CHECKING:
-    from hsm_core.sources.ssh.connection import Connection
-    from hsm_core.sources.ssh.program import Program
+    from hsm_core.ssh.connection import Connection
+    from hsm_core.ssh.program import Program
 
 PATIENCE = 120.0
 """seconds until the agent answers: slow profiles, modules and conda have their time"""

@@ -21,10 +21,10 @@ from pathlib import Path
 from hsm_core.exceptions import NoRoom, NoRsync, SourceError, Unavailable
 from hsm_core.remote import confined
 from hsm_core.remote.manifest import PARTIAL
-from hsm_core.sources.ssh import tunnel
-from hsm_core.sources.ssh.shell import Shell
 from hsm_core.space import NO_SPACE, room_words, why_unwritable
 from hsm_core.text import printable
+from hsm_core.transfer import tunnel
+from hsm_core.transfer.shell import Shell
 
 READ_ONLY = "D0700,Fgo-rwx,Fa-w"
 """modes for `push`: files that share their content with those of earlier pushes"""

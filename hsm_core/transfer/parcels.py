@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from hsm_core.remote import confined, manifest
+from hsm_core.remote.lines import LINE_LIMIT
 from hsm_core.remote.parcel import LIGHT
-from hsm_core.sources.line import LINE_LIMIT
-from hsm_core.sources.ssh.connection import Connection
-from hsm_core.sources.ssh.program import Program
-from hsm_core.sources.ssh.visit import in_time
 from hsm_core.space import NO_SPACE
+from hsm_core.ssh.connection import Connection
+from hsm_core.ssh.program import Program
+from hsm_core.ssh.visit import in_time
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""One connection to a host by SSH, and what is run over it: the way there, keys, login, programs."""
