@@ -198,7 +198,7 @@ connection = Connection("server1", SourceConfig(type="ssh", host=host, port=int(
 try:
     for _ in range(2):
         connection.open()
-        connection.close()
+        connection._logins[0].close()  # it is lost
     print("logged in twice")
 except Exception as e:
     print(type(e).__name__, e)
