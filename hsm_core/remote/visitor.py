@@ -1,8 +1,7 @@
 """The launcher's visitor to an agent with a door: it leads a connection from another host to the agent's socket.
 
-Its standard input begins with one JSON object on a line, which says whose agent it is, and a tar
-archive with what the launcher froze. It starts the agent where there is none; from then on it passes
-bytes both ways. Its exit code is 0 where the agent has hung up.
+It begins as `hsm_core.remote.delivery` says, and starts the agent where there is none; from then on it passes bytes
+both ways. Its exit code is 0 where the agent has hung up.
 """
 
 from __future__ import annotations
@@ -11,19 +10,17 @@ import contextlib
 import fcntl
 import importlib.metadata
 import importlib.util
-import io
-import json
 import os
 import select
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from hsm_core.remote import lines, marks, process
+from hsm_core.remote.delivery import Input, accept, say
 
 PATIENCE = 20.0
 """seconds in which an agent opens its door, or ends after it has closed it"""
@@ -37,57 +34,17 @@ class Unfit(Exception):
 def main(args: list[str]) -> NoReturn:
     """A token, which stands before what is said to the launcher."""
     (token,) = args
-    stream = _Input()
+    stream = Input()
     try:
-        wanted: Mapping[str, Any] = json.loads(stream.line())
-        packed = stream.take(wanted["size"])
-        folder = os.path.join(wanted["sweep"], ".hsm", "agents", wanted["source"])
-        for name in (folder, os.path.join(wanted["sweep"], ".hsm", "results"), *wanted["folders"]):
-            os.makedirs(name, mode=0o700, exist_ok=True)
-        if packed:
-            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(os.path.join(wanted["sweep"], ".hsm"))  # noqa: S202 - our own launcher's
-        door = _enter(folder, wanted)
+        wanted = accept(stream)
+        door = _enter(os.path.join(wanted["sweep"], ".hsm", "agents", wanted["source"]), wanted)
     except (OSError, Unfit) as e:
-        _say(token, problem="unfit", reason=str(e))
+        say(token, problem="unfit", reason=str(e))
         sys.exit(1)
-    _say(token, hydra=_hydra())
+    say(token, hydra=_hydra())
     door.sendall(stream.rest())
     _pass_on(door)
     os._exit(0)
-
-
-class _Input:
-    """The standard input, of which no more is read than is asked for, or kept."""
-
-    def __init__(self) -> None:
-        self._read = b""
-
-    def line(self) -> bytes:
-        while b"\n" not in self._read:
-            self._more()
-        line, _, self._read = self._read.partition(b"\n")
-        return line
-
-    def take(self, size: int) -> bytes:
-        while len(self._read) < size:
-            self._more()
-        taken, self._read = self._read[:size], self._read[size:]
-        return taken
-
-    def rest(self) -> bytes:
-        """What was read already of what follows."""
-        return self._read
-
-    def _more(self) -> None:
-        chunk = os.read(0, _CHUNK)
-        if not chunk:
-            sys.exit(1)
-        self._read += chunk
-
-
-def _say(token: str, **facts: Any) -> None:
-    process.write_all(1, f"{token} {json.dumps(facts)}\n".encode())
 
 
 def _hydra() -> str | None:

@@ -35,10 +35,10 @@ LAST_WORDS = 5.0
 
 @dataclass(frozen=True)
 class Visit:
-    """Whose agent is visited, and what it is given."""
+    """For whom our program there works, and what it is given (`hsm_core.remote.delivery`)."""
 
     wanted: Mapping[str, Any]
-    """what `hsm_core.remote.visitor` has to know"""
+    """what it has to know"""
     delivery: bytes = b""
     """what the launcher froze, as a tar archive"""
 
@@ -49,21 +49,21 @@ Prepare = Callable[[Mapping[str, Any]], Visit]
 
 @dataclass(frozen=True)
 class Arrival:
-    """A visitor that is there, and waits to hear what it is to do."""
+    """A program of ours that is there, and waits to hear what it is to do."""
 
     program: Program
     token: str
     found: Mapping[str, Any]
 
 
-def arrive(connection: Connection, config: SourceConfig, where: str) -> Arrival:
-    """Have a visitor on the host, with our code.
+def arrive(connection: Connection, config: SourceConfig, where: str, role: str) -> Arrival:
+    """Have a program of ours on the host, with our code; `role` is its module in `hsm_core.remote`.
 
     Raises SourceError where nothing of ours can run there, with what to do; Unavailable where the connection does not
     last.
     """
     token = new_token()
-    program = start(connection, config, token, "visitor")
+    program = start(connection, config, token, role)
     try:
         with in_time(program, PATIENCE):
             return Arrival(program, token, boarded(program, token, config, where))
@@ -73,9 +73,9 @@ def arrive(connection: Connection, config: SourceConfig, where: str) -> Arrival:
 
 
 def visit(arrival: Arrival, config: SourceConfig, where: str, prepare: Prepare) -> Program:
-    """Come to the agent of a sweep, which is started where there is none; returns the line to it.
+    """Have the program that arrived work for a sweep; returns the line to it, or to the agent that it led us to.
 
-    Raises SourceError where an agent can't work there, with what to do; Unavailable where the connection does not last.
+    Raises SourceError where it can't work there, with what to do; Unavailable where the connection does not last.
     """
     program = arrival.program
     try:

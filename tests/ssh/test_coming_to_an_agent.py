@@ -41,7 +41,7 @@ def test_lost_before_the_agent_is_told_anything(connection: Connection, ssh_host
         return Visit({}, b"")
 
     with pytest.raises(Unavailable, match="far: the program has ended, or the connection was lost"):
-        visit(arrive(connection, config, "far"), config, "far", prepare)
+        visit(arrive(connection, config, "far", "visitor"), config, "far", prepare)
 
 
 def test_lost_before_our_code_is_there(connection: Connection, ssh_host: SshHost, far_python: Path) -> None:
