@@ -85,6 +85,8 @@ def _of_cluster(source: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "gpus", "in mode jobs the scheduler gives tasks their GPUs; write for example default_resources: gpus=1"
     if source.get("mode", "jobs") == "jobs" and source.get("pilots", 1) != 1:
         yield "pilots", "means something in mode pilot only; add mode: pilot"
+    if source.get("mode") == "pilot" and "host" in source:
+        yield "host", "pilots are reached by TCP from a node of the cluster: start the sweep there, or leave mode out"
     if "resources" in source and "default_resources" in source:
         yield "resources", "says the same as default_resources; keep one of them"
     where = "default_resources" if "default_resources" in source else "resources"

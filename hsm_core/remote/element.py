@@ -29,7 +29,8 @@ def main(args: list[str]) -> NoReturn:
     batch, spec, marks = begin(args)
     result = os.path.join(batch["records"], spec["id"])
     if not os.path.exists(f"{result}.json"):  # else the scheduler has started a job again that had done its work
-        ours = {"record": f"{result}.json", "pickle": f"{result}.pkl", "manifest": None, "lease": None, "reuse": False}
+        ours = {"record": f"{result}.json", "pickle": f"{result}.pkl", "lease": None, "reuse": False}
+        ours["manifest"] = f"{result}.manifest" if batch["manifests"] else None
         _watch({**spec, **ours, "host": socket.gethostname()}, batch["payload"], marks)
     marks.end()
     sys.exit(0)

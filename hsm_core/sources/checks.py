@@ -41,7 +41,7 @@ def check(selected: Selected, tell: Callable[[Step], None]) -> None:
     elif kind == "hpc":
         from hsm_core.sources.hpc.checks import check as check_cluster
 
-        check_cluster(selected.config, tell)
+        check_cluster(selected.name, selected.config, tell)
     else:
         tell(_other(selected))
 

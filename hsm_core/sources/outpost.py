@@ -182,6 +182,7 @@ class Outpost:
     def _push(self, attempts: Sequence[Attempt], submit: Callable[[Sequence[Attempt]], None]) -> None:
         names = [os.path.relpath(str(attempt.left), self._sweep.directory) for attempt in attempts]
         try:
+            self.connection.open()
             self._transfers.push(self.connection, self._sweep.directory, names, self.place)
         except SourceError as e:
             words = f"what earlier attempts left can't be brought there, they begin without it: {e}"

@@ -45,7 +45,7 @@ def ping(selected: Selected, count: int) -> Ping:
     name, config = selected.name, selected.config
     if config.type == "local":
         return _ping_local(count)
-    if config.type == "ssh":
+    if config.type == "ssh" or (config.type == "hpc" and config.host is not None):
         return _ping_host(name, config, count)
     return Ping(None, "", problem=f"sources of type {config.type} can't be pinged by this version of hsm")
 

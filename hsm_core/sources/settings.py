@@ -40,7 +40,7 @@ def settings(selected: Selected, config_file: str | None) -> Iterator[Setting]:
     """The settings of a source, in the order in which they matter."""
     name, config = selected.name, selected.config
     origin = _origin(name, config_file)
-    if config.type == "ssh":
+    if config.type == "ssh" or (config.type == "hpc" and config.host is not None):
         from hsm_core.sources.ssh.settings import settings as settings_of_host
 
         yield from settings_of_host(name, config, origin)

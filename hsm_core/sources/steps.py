@@ -48,6 +48,11 @@ class Walk:
         self._tell = tell
         self._since = time.monotonic()
 
+    @property
+    def over(self) -> bool:
+        """Whether there is no next step."""
+        return not self._ahead
+
     def reach(self, name: str, told: str, status: Status = Status.GOOD) -> None:
         """The next step is done. One that was done before is not told again."""
         if name not in self._ahead:

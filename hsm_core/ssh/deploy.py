@@ -43,9 +43,14 @@ def boot_program() -> str:
     return Path(hsm_core.remote.__file__).with_name("boot.py").read_text("utf-8")
 
 
+def program(base: str) -> str:
+    """The path of our programs' start (`hsm_core.remote.__main__`), once our code is below our folder `base` there."""
+    return os.path.join(base, "agent", archive()[1], "hsm_core", "remote", "__main__.py")
+
+
 def command(base: str, python: str, role: str) -> Sequence[str]:
-    """Starts a program of ours that needs nothing but Python, once our code is below our folder `base` there."""
-    return [python, "-I", "-S", os.path.join(base, "agent", archive()[1], "hsm_core", "remote", "__main__.py"), role]
+    """Starts a program of ours that needs nothing but Python."""
+    return [python, "-I", "-S", program(base), role]
 
 
 def delivery(payload: Path, places: Places, cwd: str, *, frozen: bool) -> bytes:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from hsm_core.sources.hpc import batch
-from hsm_core.sources.hpc.resources import parse
+from hsm_core.sources.hpc.resources import parse, plain
+from hsm_core.sources.hpc.site import Here
 
 
 def test_a_batch_is_found_as_it_was_written(tmp_path: Path) -> None:
     asked = {"mem": "4GB", "gpus": "a100:2", "exclusive": "user", "walltime": "1h"}
     resources = parse({**asked, "extra": {"nice": 1, "mail-type": ["END", "FAIL"], "contiguous": True, "bb": None}})
-    made = batch.write(tmp_path, [{"id": "task_001.1.1"}, {"id": "task_002.1.1"}], {"requeue": False}, resources)
-    assert batch.find(tmp_path) == [made]
-    made.submitted("17")
-    assert batch.find(tmp_path) == [made]
-    assert (made.job, made.resources) == ("17", resources)
-    made.void()
-    assert batch.find(tmp_path) == []
+    site, ids = Here(), ["task_001.1.1", "task_002.1.1"]
+    made = batch.new(str(tmp_path), ids, resources)
+    site.write(made.folder, {"requeue": False, "resources": plain(resources), "attempts": [{"id": id_} for id_ in ids]})
+
+    def found() -> list[batch.Batch]:
+        return [batch.earlier(one) for one in site.find(str(tmp_path), str(tmp_path))]
+
+    assert found() == [made]
+    site.submitted(made.folder, "17")
+    made.job = "17"
+    assert found() == [made]
+    site.void(made.folder)
+    assert found() == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 
 from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, Note, SourceDown, SourceUp
-from hsm_core.exceptions import SourceError
 from hsm_core.sources.hpc import scheduler, watch
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.task import Attempt, Cause
@@ -89,6 +90,20 @@ def test_somebody_cancels_a_job(make_bench: MakeBench, cluster: SlurmCluster) ->
     bench.assert_ended(0, "pid")
 
 
+def test_a_task_that_is_cancelled_hears_it_first(make_bench: MakeBench) -> None:
+    """The scheduler signals one process after the other; here the task's comes before that which watches over it."""
+    bench = make_bench()
+    attempt = bench.attempt(0, "do=hang", "stubborn=false")
+    bench.source.submit([attempt])
+    started = bench.started(attempt)
+    bench.wait_for_file(bench.output(0, "hanging"))
+    assert started.pid is not None
+    bench.source.cancel([attempt])
+    os.kill(started.pid, signal.SIGTERM)
+    outcome = bench.finished(attempt).outcome
+    assert (outcome.cause, outcome.message) == (Cause.CANCELLED, "ended before it was done")
+
+
 def test_somebody_cancels_a_job_that_has_not_started(make_bench: MakeBench, cluster: SlurmCluster) -> None:
     bench = make_bench(default_resources="cpus_per_task=4:nodes=4:exclusive=true")
     running = hang(bench)
@@ -162,12 +177,6 @@ def test_secrets_are_in_no_file_that_others_read(make_bench: MakeBench, monkeypa
     bench.source.cancel([attempt])
     bench.finished(attempt)
     assert not found[0].exists()
-
-
-def test_what_is_not_there_yet_is_refused(cluster: SlurmCluster, tmp_path: Path) -> None:
-    bench = Bench(HpcSource("cluster", SourceConfig(type="hpc", host="login.example.org"), 2), tmp_path)
-    with pytest.raises(SourceError, match=r"^cluster: .* of a cluster is not in this version of hsm"):
-        bench.start()
 
 
 def test_a_job_that_would_wait_for_ever(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from hsm_core.sources.hpc import allowance, source, watch
+from hsm_core.sources.hpc import allowance, source, waiting, watch
 
 
 def use(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, grace: float = 0.5) -> None:
@@ -16,5 +16,6 @@ def use(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, grace: floa
     monkeypatch.setattr(allowance, "EVERY", 0.3)
     monkeypatch.setattr(watch, "GRACE", grace)
     monkeypatch.setattr(source, "POLL", 0.5)
+    monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.5)
     monkeypatch.setattr(source, "GATHER", 0.05)
     monkeypatch.setattr(source, "TICK", 0.05)

@@ -50,7 +50,7 @@ class SlurmCluster:
 
     Nodes are called n1, n2, ... and have `cpus` CPUs and `memory` MiB each, the last one `gpus` GPUs. Partitions are
     main (the default), low and high; a job of high has those of low requeued, or cancelled, where it needs the room.
-    `settings` go into slurm.conf and win over ours. Its jobs run as root.
+    `settings` go into slurm.conf and win over ours. Its jobs run as whoever submits them.
     """
 
     def __init__(
@@ -210,7 +210,8 @@ class SlurmCluster:
 
     def clear(self) -> None:
         """Cancel all jobs, and return once none has anything running."""
-        self.run("scancel", "--user=root")
+        if jobs := self.jobs():
+            self.run("scancel", "--quiet", *{name.partition("_")[0] for name in jobs})
         wait_until(lambda: self.run("squeue", "-h") == "", "cancelled jobs to end")
 
     def expire(self, job: str) -> None:

@@ -282,7 +282,6 @@ def test_all_that_a_cluster_can_have(tmp_path: Path) -> None:
           cluster:
             type: hpc
             system: slurm
-            mode: pilot
             host: me@login.example.com
             port: 2222
             user: me
@@ -296,18 +295,17 @@ def test_all_that_a_cluster_can_have(tmp_path: Path) -> None:
             qos: long
             extra: {mail-type: [END, FAIL], nice: 10, contiguous: true}
             requeue: true
-            gpus: auto
             module_commands: [module load cuda]
             conda_env: train
             setup: [ulimit -c 0]
           other: {type: hpc, system: pbs, extra: {W: group_list=staff}}
+          third: {type: hpc, mode: pilot, pilots: 2, gpus: auto}
         """,
     )
     sources = load({"compute_sources": {"cluster": {"extra": {"nice": 5}}}}, cwd=tmp_path).compute_sources
     assert sources["cluster"] == SourceConfig(
         type="hpc",
         system="slurm",
-        mode="pilot",
         host="me@login.example.com",
         port=2222,
         user="me",
@@ -321,13 +319,13 @@ def test_all_that_a_cluster_can_have(tmp_path: Path) -> None:
         qos="long",
         extra={"mail-type": ["END", "FAIL"], "nice": 5, "contiguous": True},
         requeue=True,
-        gpus="auto",
         module_commands=["module load cuda"],
         conda_env="train",
         setup=["ulimit -c 0"],
     )
     assert sources["other"] == SourceConfig(type="hpc", system="pbs", extra={"W": "group_list=staff"})
     assert (sources["other"].mode, sources["other"].requeue) == ("jobs", False)
+    assert sources["third"] == SourceConfig(type="hpc", mode="pilot", pilots=2, gpus="auto")
 
 
 def test_a_walltime_without_quotes_stays_text(tmp_path: Path) -> None:
@@ -564,6 +562,9 @@ BAD_FILES = [
      "one that is reached by SSH is of type ssh"),
     ("compute_sources:\n  c:\n    type: hpc\n    port: 2222\n",
      "hsm_config.yaml:4: compute_sources.c.port: means nothing without host, the login node that is reached by SSH"),
+    ("compute_sources:\n  c:\n    type: hpc\n    mode: pilot\n    host: there\n",
+     "hsm_config.yaml:5: compute_sources.c.host: pilots are reached by TCP from a node of the cluster: "
+     "start the sweep there, or leave mode out"),
     ("compute_sources:\n  c:\n    type: hpc\n    gpus: 2\n",
      "hsm_config.yaml:4: compute_sources.c.gpus: in mode jobs the scheduler gives tasks their GPUs; "
      "write for example default_resources: gpus=1"),

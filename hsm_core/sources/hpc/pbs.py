@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
-from hsm_core.pbs import command, status, text
+from hsm_core.pbs import status, text
 from hsm_core.pbs.text import Answer, PbsError, Refusal
 from hsm_core.sources.hpc import scheduler, translation
 from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.scheduler import Full, Job, Unsure
+from hsm_core.sources.hpc.site import Site
 from hsm_core.sources.hpc.states import JobState, Phase
 
 MOST = 1000
@@ -29,11 +31,12 @@ _GONE = (Refusal.UNKNOWN_ID, Refusal.FINISHED)
 
 
 class Pbs:
-    """The PBS server that this machine's commands talk to."""
+    """The PBS server that the commands of a site talk to."""
 
     system = "pbs"
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._dialect = status.Dialect()
         self._most = MOST
         self._version = ""
@@ -71,9 +74,9 @@ class Pbs:
             options = script.options(parameters)
         except ValueError as e:
             raise Rejected(str(e)) from e
-        path = job.folder / "job.sh"
+        folder, path = Path(job.folder), Path(job.folder, "job.sh")
         line = f'{shlex.join(job.command)} "${{PBS_ARRAY_INDEX-0}}"'
-        path.write_text(script.script_text(options, line, job.folder, path))
+        self._site.put(str(path), script.script_text(options, line, folder, path))
         answer = self._run(script.qsub_command(options, path, job.count))
         try:
             return text.submitted_id(answer)
@@ -113,8 +116,8 @@ class Pbs:
     def element(self, job: str, index: int) -> str:
         return text.member(job, index)
 
-    def log(self, batch: Batch, index: int) -> Path:
-        return batch.folder / f"{self.element(str(batch.job), index)}_0_log.err"
+    def log(self, batch: Batch, index: int) -> str:
+        return os.path.join(batch.folder, f"{self.element(str(batch.job), index)}_0_log.err")
 
     def cancel(self, elements: Collection[str]) -> None:
         answer = self._run(text.cancel_command(elements))
@@ -122,10 +125,11 @@ class Pbs:
             raise Unavailable(str(text.error(answer, "PBS did not delete jobs")))
 
     def _run(self, argv: Sequence[str]) -> Answer:
-        try:
-            return command.run(argv, scheduler.PATIENCE)
-        except PbsError as e:
-            raise Unavailable(str(e)) from e
+        environ = {**self._site.environ}
+        # A launcher that runs in a job finds them where its submitter did.
+        environ["PATH"] = os.pathsep.join(filter(None, (environ.get(name) for name in ("PATH", "PBS_O_PATH"))))
+        done = self._site.run(argv, environ, scheduler.PATIENCE)
+        return Answer(argv, done.code, done.out, done.err)
 
 
 def _state(element: str, told: status.State | None) -> JobState:

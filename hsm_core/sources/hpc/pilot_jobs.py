@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hsm_core.config import SourceConfig
 from hsm_core.sources.base import Post, SweepContext
-from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.task import Attempt, Task, task_index
@@ -41,14 +41,16 @@ class PilotJobs(HpcSource):
         super().__init__(name, config, slots)
         self._each = each
         self._numbers = itertools.count()
+        self._folders: Mapping[str, Path] = {}
+        """those of the batches of pilots that earlier launchers left, by the pilots' ids"""
 
     @property
     def _gather(self) -> float:
         return 0.0  # all that are wanted come at once
 
     @property
-    def _records(self) -> Path:
-        return self._top / "pilots"
+    def _records(self) -> str:
+        return os.path.join(self._top, "pilots")
 
     @property
     def _composed_from(self) -> Path | None:
@@ -56,7 +58,7 @@ class PilotJobs(HpcSource):
 
     def start(self, sweep: SweepContext, post: Post) -> None:
         super().start(sweep, post)
-        self._records.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(self._records, mode=0o700, exist_ok=True)
 
     def _shared(self) -> dict[str, Any]:
         sweep = self._sweep.config
@@ -76,7 +78,9 @@ class PilotJobs(HpcSource):
 
     def left(self) -> Sequence[Attempt]:
         """Those of earlier launchers that may still be there."""
-        ids = [pilot.split(".") for batch in batches.find(self._top) for pilot in batch.attempts]
+        found = self._site.find(self._top, self._records)
+        self._folders = {pilot: Path(batch.folder) for batch in found for pilot in batch.attempts}
+        ids = [pilot.split(".") for pilot in self._folders]
         return [self._pilot(task_index(name), int(number), int(epoch)) for name, number, epoch in ids]
 
     def _pilot(self, index: int, number: int, epoch: int) -> Attempt:
@@ -99,4 +103,4 @@ class PilotJobs(HpcSource):
     def _folder(self, pilot: Attempt) -> Path | None:
         with self._changed:
             element = self._watch.elements.get(pilot.id)
-        return None if element is None else element.batch.folder
+        return self._folders.get(pilot.id) if element is None else Path(element.batch.folder)

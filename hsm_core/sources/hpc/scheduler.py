@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from hsm_core.exceptions import Unavailable
@@ -30,7 +28,7 @@ class Job:
     """What is submitted: an array whose elements run a command, each with its number behind."""
 
     token: str
-    folder: Path
+    folder: str
     """takes what the scheduler writes of it"""
     command: Sequence[str]
     lead: Sequence[str]
@@ -73,28 +71,8 @@ class Scheduler(Protocol):
     def element(self, job: str, index: int) -> str:
         """The name of an element of an array."""
 
-    def log(self, batch: Batch, index: int) -> Path:
+    def log(self, batch: Batch, index: int) -> str:
         """Where an element's standard error goes, and what the scheduler writes of its end."""
 
     def cancel(self, elements: Collection[str]) -> None:
         """End these; those that have ended already are no error."""
-
-
-def ask(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str] | None:
-    """Run one of a scheduler's programs; None where it does not answer in time. Raises Unavailable: it can't start."""
-    try:
-        return subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            check=False,
-            env=dict(environ),
-            start_new_session=True,  # a Ctrl-C is for us
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    except OSError as e:
-        raise Unavailable(f"{argv[0]} can't be run: {e.strerror}") from e

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
 from hsm_core.sources.hpc import scheduler, translation
 from hsm_core.sources.hpc import slurm_text as text
 from hsm_core.sources.hpc.batch import Batch
-from hsm_core.sources.hpc.scheduler import Full, Job, Unsure, ask
+from hsm_core.sources.hpc.scheduler import Full, Job, Unsure
+from hsm_core.sources.hpc.site import Site
 from hsm_core.sources.hpc.slurm_refusals import Refusal, question_refused, refusal_words, submission_refused
 from hsm_core.sources.hpc.states import JobState, settled
 
@@ -21,11 +20,12 @@ _ERRORS = {Refusal.REJECTED: Rejected, Refusal.AMBIGUOUS: Unsure, Refusal.OVER_L
 
 
 class Slurm:
-    """The Slurm that this machine's commands talk to."""
+    """The Slurm that the commands of a site talk to."""
 
     system = "slurm"
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._config = text.SlurmConfig()
 
     def start(self) -> None:
@@ -42,24 +42,26 @@ class Slurm:
         return max(1, min(self._config.max_array_size - 1, self._config.max_job_count // 4))
 
     def submit(self, job: Job) -> str:
-        script = job.folder / "job.sh"
-        script.write_text(self._script(job))
-        done = ask(["sbatch", str(script)], text.submission_environment(os.environ, job.resources))
-        code, said = (None, "") if done is None else (done.returncode, done.stderr)
-        found = None if done is None or done.returncode != 0 else text.parse_submitted(done.stdout)
+        script = os.path.join(job.folder, "job.sh")
+        self._site.put(script, self._script(job))
+        environ = text.submission_environment(self._site.environ, job.resources)
+        done = self._site.run(["sbatch", script], environ, scheduler.PATIENCE)
+        found = text.parse_submitted(done.out) if done.code == 0 else None
         if found is not None:
             return found
-        words = refusal_words(said) or f"sbatch did not answer within {scheduler.PATIENCE:g} s"
-        refusal = submission_refused(code or (None if code is None else -1), said)
+        words = refusal_words(done.err) or f"sbatch did not answer within {scheduler.PATIENCE:g} s"
+        refusal = submission_refused(done.code or (None if done.code is None else -1), done.err)
         raise _ERRORS.get(refusal, Unavailable)(f"sbatch: {words}")
 
     def _script(self, job: Job) -> str:
         from submitit import SlurmExecutor
 
-        try:
-            executor = SlurmExecutor(job.folder)
-        except RuntimeError as e:  # there is no srun
-            raise SourceError(f"submitit: {e}") from e
+        class Described(SlurmExecutor):
+            @classmethod
+            def affinity(cls) -> int:
+                return 1  # whether there is an srun was looked at where the scheduler is
+
+        executor = Described(job.folder)
         parameters = translation.slurm(job.resources)
         further = {**parameters.pop("additional_parameters"), ("requeue" if job.requeue else "no-requeue"): True}
         executor.update_parameters(
@@ -77,7 +79,7 @@ class Slurm:
         return made
 
     def find(self, token: str) -> str | None:
-        found = text.parse_found(self._asked(text.find_command(token, getpass.getuser())), token)
+        found = text.parse_found(self._asked(text.find_command(token, self._site.user)), token)
         return found[-1] if found else None
 
     def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
@@ -93,23 +95,19 @@ class Slurm:
     def element(self, job: str, index: int) -> str:
         return f"{job}_{index}"
 
-    def log(self, batch: Batch, index: int) -> Path:
-        return batch.folder / f"{batch.job}_{index}_0_log.err"
+    def log(self, batch: Batch, index: int) -> str:
+        return os.path.join(batch.folder, f"{batch.job}_{index}_0_log.err")
 
     def cancel(self, elements: Collection[str]) -> None:
         self._asked(text.cancel_command(elements))
 
-    @property
-    def _environ(self) -> Mapping[str, str]:
-        return text.environment(os.environ)
-
     def _asked(self, argv: Sequence[str]) -> str:
         """What a command answers; nothing where it knows nothing of what it was asked for. Raises Unavailable."""
-        done = ask(argv, self._environ)
-        if done is not None and done.returncode == 0:
-            return done.stdout
-        words = "" if done is None else refusal_words(done.stderr)
-        refusal = question_refused(None if done is None else done.returncode, "" if done is None else done.stderr)
-        if refusal in (Refusal.UNKNOWN_ID, Refusal.FINISHED, Refusal.NO_ACCOUNTING) and done is not None:
-            return done.stdout
-        raise Unavailable(f"{argv[0]}: {words or f'no answer within {scheduler.PATIENCE:g} s'}")
+        done = self._site.run(argv, text.environment(self._site.environ), scheduler.PATIENCE)
+        if done.code == 0:
+            return done.out
+        # Of one that did not answer in time nothing counts.
+        said = "" if done.code is None else done.err
+        if question_refused(done.code, said) in (Refusal.UNKNOWN_ID, Refusal.FINISHED, Refusal.NO_ACCOUNTING):
+            return done.out
+        raise Unavailable(f"{argv[0]}: {refusal_words(said) or f'no answer within {scheduler.PATIENCE:g} s'}")

@@ -1,14 +1,15 @@
-"""Tasks on a cluster behind a scheduler, as job arrays, with the sweep directory on a disk that all its nodes share.
+"""Tasks on a cluster behind a scheduler, as job arrays.
 
-One thread does all that may take time. It hears of starts and ends from files (`hsm_core.remote.element`), and asks the
-scheduler seldom: for what these files can't tell, that a job pends and why, or that it is gone.
+The scheduler is asked on this machine, or on a login node that is reached by SSH (`host`); there the sweep has a
+directory, on a disk that all nodes share. One thread does all that may take time. It hears of starts and ends from
+files (`hsm_core.remote.element`), and asks the scheduler seldom: for what these files can't tell, that a job pends and
+why, or that it is gone.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,29 +17,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hsm_core.remote
-from hsm_core.config import SourceConfig
+from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Note, SourceDown, SourceUp
-from hsm_core.exceptions import Rejected, SourceError, Unavailable
+from hsm_core.exceptions import HsmError, Rejected, SourceError, Unavailable
 from hsm_core.preamble import preamble, words
-from hsm_core.records import record_path, settle
+from hsm_core.records import settle
 from hsm_core.sources import environment
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.allowance import Allowance
 from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.home import home_of
 from hsm_core.sources.hpc.needs import Needs
-from hsm_core.sources.hpc.resources import of_source
+from hsm_core.sources.hpc.resources import of_source, plain
 from hsm_core.sources.hpc.scheduler import Full, Job, Scheduler, Unsure
+from hsm_core.sources.hpc.site import Lost
 from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.systems import scheduler_of
+from hsm_core.sources.hpc.waiting import Waiting
 from hsm_core.sources.hpc.watch import Watch
 from hsm_core.sources.hpc.words import reason_words
 from hsm_core.sources.spec import spec
-from hsm_core.space import why_unwritable
 from hsm_core.task import Attempt, Cause, Outcome
 from hsm_core.text import plural
+
+log = logging.getLogger(__name__)
 
 GATHER = 0.3
 """seconds without another attempt after which a batch is complete"""
@@ -46,8 +50,8 @@ TICK = 0.2
 """seconds between two looks at what elements left"""
 POLL = 10.0
 """seconds between two questions to the scheduler that are asked for no reason of their own"""
-LONGEST_PAUSE = 60.0
-"""seconds after a submission that failed; at first `POLL`, then twice as long each time, up to this"""
+LAST_STEPS = 5.0
+"""seconds that our thread has once there is no way to the scheduler any more"""
 SLOTS = 256
 """attempts in the scheduler at a time, unless `max_parallel_tasks` says otherwise"""
 
@@ -60,13 +64,13 @@ class HpcSource(Source):
 
     def __init__(self, name: str, config: SourceConfig, slots: int) -> None:
         super().__init__(name, config, slots)
+        self._home = home_of(name, config)
+        self._site = self._home.site
+        self.shares_files = self._home.shared
         self._changed = threading.Condition()
         """guards the attempts that wait, and those that are watched"""
-        self._waiting: list[Attempt] = []
-        """attempts that go into the next batch"""
-        self._gathered_at = self._not_before = 0.0
-        """when the last of them came, and when the next batch may go out after one that did not"""
-        self._pause = POLL
+        self._left: list[Attempt] = []
+        """attempts of an earlier launcher that are to be looked for"""
         self._unsure: list[Batch] = []
         """batches of which nobody knows whether they were submitted"""
         self._allowance = Allowance()
@@ -83,93 +87,100 @@ class HpcSource(Source):
 
     # --- the engine's side
 
+    def warm_up(self, directory: Path, sweep: HsmConfig, threads_per_task: int) -> None:
+        self._home.warm_up(sweep)
+
     def start(self, sweep: SweepContext, post: Post) -> None:
-        if "\n" in str(sweep.directory) or "%" in str(sweep.directory):
-            bad = f"{self.name}: schedulers can't write to a directory with % or a line end in its name"
-            raise SourceError(f"{bad}: {str(sweep.directory)!r}; name another hydra.sweep.dir")
-        try:
-            self._scheduler: Scheduler = scheduler_of(self.config)
-            self._scheduler.start()
-        except SourceError as e:
-            raise SourceError(f"{self.name}: {e}") from e
         self._sweep, self._post = sweep, post
-        self._top = sweep.directory / ".hsm" / "hpc" / self.name
+        try:
+            self._home.find(sweep, post)
+            directory = self._home.directory
+            if "\n" in directory or "%" in directory:
+                bad = "schedulers can't write to a directory with % or a line end in its name"
+                raise SourceError(f"{bad}: {directory!r}; name another hydra.sweep.dir")
+            self._scheduler: Scheduler = scheduler_of(self.config, self._site)
+            self._scheduler.start()
+            self._home.wait_for_code()
+        except HsmError as e:
+            self._home.part(ended=False)
+            raise SourceError(self._about(e)) from e
+        self._top = os.path.join(directory, ".hsm", "hpc", self.name)
         given, warnings = environment.given(self.config)
         for told in warnings:
             post(Note("WARNING", told, source=self.name))
-        self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": str(sweep.directory)}
+        self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": directory}
         self._needs = Needs(of_source(self.config), self._scheduler.system, self._composed_from)
-        self._watch = Watch(self.name, self._records, self._scheduler, post)
+        self._waiting = Waiting(self._needs)
+        self._watch = Watch(self.name, self._records, self._home, self._scheduler, post, self._changed)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
 
+    def _about(self, error: Exception) -> str:
+        """An error with the source's name before it, and its address, once."""
+        where = self._home.where
+        return f"{where}: {str(error).removeprefix(f'{where}: ')}"
+
     def submit(self, attempts: Sequence[Attempt]) -> None:
+        self._home.submit(attempts, self._have_wait)
+
+    def _have_wait(self, attempts: Sequence[Attempt]) -> None:
         with self._changed:
-            self._waiting += attempts
-            self._gathered_at = time.monotonic()
+            self._waiting.add(attempts)
             self._changed.notify_all()
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
-        left = batches.find(self._top)
-        found = {attempt_id: batch for batch in left for attempt_id in batch.attempts}
-        for batch in left:
-            if all(record_path(self._records, attempt_id).exists() for attempt_id in batch.attempts):
-                batch.remove()  # nobody was there when its last attempt ended
         with self._changed:
-            ours = {attempt.id for attempt in self._waiting} | self._watch.elements.keys()
-            for attempt in attempts:
-                if attempt.id in ours:
-                    continue
-                if attempt.id not in found or record_path(self._records, attempt.id).exists():
-                    self._post(settle(self._records, attempt, "it was never submitted"))
-                    continue
-                batch = self._watch.take(attempt, found[attempt.id])
-                if batch.job is None and batch not in self._unsure:
-                    self._unsure.append(batch)
-            self._poll_at = 0.0
+            self._left += attempts
             self._changed.notify_all()
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         ids = {attempt.id for attempt in attempts}
+        late = self._home.take_back(attempts)
         with self._changed:
-            dropped = [attempt for attempt in self._waiting if attempt.id in ids]
-            self._waiting = [attempt for attempt in self._waiting if attempt.id not in ids]
+            dropped = self._waiting.drop(ids)
             self._watch.cancelled |= ids
             self._watch.unwanted |= ids
-            for attempt in dropped:
-                self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
             self._changed.notify_all()
+        for attempt in [*dropped, *(attempt for attempt in attempts if attempt.id in late)]:
+            self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
 
     def collect(self, attempts: Sequence[Attempt]) -> None:
-        """The output directories are in the sweep directory from the start."""
+        self._home.collect(attempts)
 
     def run_command(self, command: Sequence[str], timeout: float = 30.0) -> CommandResult:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-        except (OSError, subprocess.TimeoutExpired) as e:
-            raise Unavailable(f"{self.name}: {e}") from e
-        return CommandResult(done.returncode, done.stdout, done.stderr)
+        done = self._site.run(command, self._site.environ, timeout)
+        if done.code is None:
+            raise Unavailable(f"{self.name}: {command[0]} did not end within {timeout:g} s")
+        return CommandResult(done.code, done.out, done.err)
 
     def describe(self) -> Mapping[str, Any]:
-        return {"system": self._scheduler.system}
+        return {"system": self._scheduler.system, **self._home.facts()}
 
     def stop(self, timeout: float = 10.0) -> None:
-        if self._thread is None:
-            return
         deadline = time.monotonic() + timeout
-        with self._changed:
-            left = [*self._waiting, *(element.attempt for element in self._watch.elements.values())]
-        self.cancel(left)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._watch.elements, max(0.0, deadline - time.monotonic()))
-        self.leave(max(0.0, deadline - time.monotonic()))
+        if self._thread is not None:
+            with self._changed:
+                left = [*self._waiting.attempts, *(element.attempt for element in self._watch.elements.values())]
+            self.cancel(left)
+            with self._changed:
+                self._changed.wait_for(lambda: not self._watch.elements, max(0.0, deadline - time.monotonic()))
+        if self._down and not self.shares_files:
+            log.warning("%s can't be told that the sweep ends. What runs there goes on.", self._home.where)
+        self._part(deadline, ended=not self._down)
 
     def leave(self, timeout: float = 10.0) -> None:
+        self._part(time.monotonic() + timeout, ended=False)
+
+    def _part(self, deadline: float, *, ended: bool) -> None:
+        self._home.hurry()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(max(timeout, 1.0))
+            self._thread.join(max(deadline - time.monotonic(), 1.0))
+        self._home.part(ended=ended)
+        if self._thread is not None:
+            self._thread.join(LAST_STEPS)  # there is no answer from far away to wait for any more
 
     # --- the thread's side
 
@@ -178,92 +189,117 @@ class HpcSource(Source):
         while True:
             with self._changed:
                 if not self._closed and not coming:
-                    self._changed.wait(TICK if self._waiting or self._watch.elements else None)
+                    self._changed.wait(self._pause_until_next_look())
                 if self._closed:
                     return
-                coming = self._needs.unknown(self._waiting)
-                gathered = [] if coming else self._gathered()
-                self._watch.hear()
-                self._changed.notify_all()
             try:
+                self._watch.hear()
+                self._take_over()
+                with self._changed:
+                    coming = self._needs.unknown(self._waiting.attempts)
                 self._work_out(coming)
-                if gathered:
-                    self._hand_in(gathered)
+                if (made := self._next_batch()) is not None:
+                    self._hand_in(*made)
                 self._withdraw()
                 self._ask()
             except (Unavailable, OSError) as e:
-                self._poll_at = time.monotonic() + POLL
+                if self._closed:
+                    return
+                coming = ()
+                # One that is lost comes back by itself; how things stand is asked then.
+                self._poll_at = 0.0 if isinstance(e, Lost) else time.monotonic() + POLL
                 if not self._down:
                     self._down = True
-                    self._post(SourceDown(self.name, f"{self.name}: {e}. Its jobs go on there."))
+                    self._post(SourceDown(self.name, f"{self._about(e)}. Its jobs go on there."))
             except SourceError as e:
-                self._post(SourceDown(self.name, f"{self.name}: {e}", final=True))
+                self._give_up(self._about(e))
                 return
+            except Exception as e:  # unheard, its attempts would be waited for
+                log.exception("source %s", self.name)
+                self._give_up(self._about(e))
+                return
+
+    def _pause_until_next_look(self) -> float | None:
+        """Seconds to wait if nothing happens here; None: as long as that is so. The caller has the lock."""
+        if self._waiting.attempts or self._left or self._watch.elements or self._down:
+            return max(TICK, self._site.lag)
+        return None
+
+    def _take_over(self) -> None:
+        """Look for what an earlier launcher left, and watch it, or say how it has ended."""
+        with self._changed:
+            left, ours = [*self._left], {attempt.id for attempt in self._waiting.attempts} | self._watch.elements.keys()
+        if left:
+            adopted = self._watch.adopt([attempt for attempt in left if attempt.id not in ours], self._top)
+            self._unsure += [batch for batch in adopted if batch.job is None and batch not in self._unsure]
+            self._poll_at = 0.0
+            with self._changed:
+                del self._left[: len(left)]
+
+    def _give_up(self, why: str) -> None:
+        """This is the end of the source; its attempts have ended as what is here of them says: nothing more comes."""
+        self._post(SourceDown(self.name, why, final=True))
+        with self._changed:
+            watched = [element.attempt for element in self._watch.elements.values()]
+            left = [*self._waiting.attempts, *self._left, *watched]
+            self._waiting.attempts, self._left = [], []
+            self._watch.elements.clear()
+            self._changed.notify_all()
+        for attempt in {attempt.id: attempt for attempt in left}.values():
+            self._post(settle(self._sweep.records, attempt, f"its source can't be used any more: {why}"))
 
     def _work_out(self, attempts: Sequence[Attempt]) -> None:
         """Learn what some of these ask for; those that can't be submitted have ended."""
         for attempt, outcome in self._needs.work_out(attempts, TICK):
             with self._changed:
-                if attempt in self._waiting:  # it may have been cancelled meanwhile
-                    self._waiting.remove(attempt)
-                    self._watch.finish(attempt, outcome)
+                dropped = self._waiting.drop({attempt.id})
+            for one in dropped:  # it may have been cancelled meanwhile
+                self._watch.finish(one, outcome)
 
-    def _gathered(self) -> list[Attempt]:
-        """The attempts of the next batch, if it is time for that; the caller has the lock."""
-        most, now = self._scheduler.largest_array(), time.monotonic()
-        if not self._waiting or now < self._not_before:
-            return []
-        taken = self._needs.equal(self._waiting, most)
-        complete = len(taken) >= most or now - self._gathered_at >= self._gather
-        if not complete or not self._allowance.take():
-            return []
-        ids = {attempt.id for attempt in taken}
-        self._waiting = [attempt for attempt in self._waiting if attempt.id not in ids]
-        return taken
+    def _next_batch(self) -> tuple[Batch, Sequence[Attempt]] | None:
+        """One that is still to be written, if it is time for that, and its attempts, which are watched by now."""
+        with self._changed:  # so that whoever looks for an attempt finds it waiting, or watched
+            if self._needs.unknown(self._waiting.attempts):
+                return None
+            attempts = self._waiting.next(self._scheduler.largest_array(), self._gather)
+            if not attempts or not self._allowance.take():
+                return None
+            made = batches.new(self._top, [attempt.id for attempt in attempts], self._needs.of(attempts[0]))
+            for attempt in self._waiting.drop(set(made.attempts)):
+                self._watch.take(attempt, made)
+            return made, attempts
 
-    def _hand_in(self, attempts: Sequence[Attempt]) -> None:
+    def _hand_in(self, made: Batch, attempts: Sequence[Attempt]) -> None:
         """Submit a batch, or have its attempts wait again."""
         try:
             specs = [spec(attempt, self._sweep.config) for attempt in attempts]
-            made = batches.write(self._top, specs, self._shared(), self._needs.of(attempts[0]))
-        except OSError as e:
-            self._put_back(attempts)
-            raise Unavailable(f"the batch can't be written: {why_unwritable(e, self._top)}") from e
-        with self._changed:
-            for attempt in attempts:
-                self._watch.take(attempt, made)
-        crashpoint("batch_written")
-        try:
-            job = self._scheduler.submit(self._job(made))
-            crashpoint("array_submitted")
-            made.submitted(job)
+            what = {**self._shared(), "resources": plain(made.resources), "attempts": specs}
+            self._site.write(made.folder, what)
+            crashpoint("batch_written")
+            made.job = self._scheduler.submit(self._job(made))
         except Rejected as e:
-            with self._changed:
-                for attempt in attempts:
-                    self._watch.finish(attempt, Outcome.failed(Cause.REJECTED, f"{self.name}: {e}"))
-        except Unsure:
+            for attempt in attempts:
+                self._watch.finish(attempt, Outcome.failed(Cause.REJECTED, self._about(e)))
+            return
+        except (Lost, Unsure):
             self._unsure.append(made)
             raise
-        except Full as e:
-            self._put_back(attempts)
-            made.remove()
-            self._post(Note("WARNING", f"no more jobs are taken now, {len(attempts)} wait: {e}", source=self.name))
-        except Unavailable:
-            self._put_back(attempts)
-            made.remove()
-            raise
-        else:
-            self._pause = POLL
-            self._poll_at = time.monotonic() + POLL
-            self._up()
+        except (Unavailable, OSError) as e:
+            self._take_back(made, attempts, e)
+            return
+        crashpoint("array_submitted")
+        self._waiting.taken()
+        self._poll_at = time.monotonic() + POLL
+        self._site.submitted(made.folder, made.job)
+        self._up()
 
     @property
     def _gather(self) -> float:
         return GATHER
 
     @property
-    def _records(self) -> Path:
-        return self._sweep.records
+    def _records(self) -> str:
+        return os.path.join(self._home.directory, ".hsm", "results")
 
     @property
     def _composed_from(self) -> Path | None:
@@ -273,21 +309,19 @@ class HpcSource(Source):
     def _shared(self) -> dict[str, Any]:
         """What all jobs are told, as JSON."""
         return {
-            "payload": str(self._sweep.payload),
-            "records": str(self._records),
+            "payload": os.path.join(self._home.directory, ".hsm", self._sweep.payload.name),
+            "records": self._records,
+            "manifests": not self.shares_files,
             "requeue": self.config.requeue,
             "variables": self._variables,
         }
 
     def _job(self, made: Batch) -> Job:
-        main = Path(hsm_core.remote.__file__).with_name("__main__.py")
-        # A node's Python is that of the environment; without one, it is ours, on the shared disk.
-        python = self.config.python or ("python3" if self.config.conda_env else sys.executable)
         lead = preamble(self.config, lambda problem: words(problem, self.config) or problem)
         return Job(
             token=made.token,
             folder=made.folder,
-            command=[os.path.expanduser(python), "-u", str(main), self.program, str(made.folder)],
+            command=[*self._home.interpreter, self.program, made.folder],
             lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
             count=len(made.attempts),
             resources=made.resources,
@@ -296,18 +330,26 @@ class HpcSource(Source):
             requeue=self.config.requeue,
         )
 
-    def _put_back(self, attempts: Sequence[Attempt]) -> None:
-        """The attempts of a batch that was not submitted wait for the next one."""
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+    def _take_back(self, made: Batch, attempts: Sequence[Attempt], why: Unavailable | OSError) -> None:
+        """The attempts of a batch that was not submitted wait for the next one. Raises Unavailable, but for Full."""
+        try:
+            self._site.remove(made.folder)
+        except Lost:  # it is there still, and a later launcher would find it
+            self._unsure.append(made)
+            raise
         with self._changed:
             for attempt in attempts:
                 self._watch.drop(attempt.id)
             kept = [attempt for attempt in attempts if attempt.id not in self._watch.cancelled]
-            self._waiting[:0] = kept
-            for attempt in attempts:
-                if attempt not in kept:
-                    self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
+            self._waiting.put_back(kept)
+        for attempt in attempts:
+            if attempt not in kept:
+                self._watch.finish(attempt, Outcome.failed(Cause.CANCELLED, "ended before it was submitted"))
+        if isinstance(why, OSError):
+            raise Unavailable(f"the batch can't be written: {self._home.unwritable(why, self._top)}") from why
+        if not isinstance(why, Full):
+            raise why
+        self._post(Note("WARNING", f"no more jobs are taken now, {len(kept)} wait: {why}", source=self.name))
 
     def _up(self) -> None:
         if self._down:
@@ -330,35 +372,22 @@ class HpcSource(Source):
         """Ask the scheduler how things stand, if it is time for that."""
         if self._watch.curious:
             self._poll_at, self._watch.curious = 0.0, False
-        if not self._watch.elements or time.monotonic() < self._poll_at or not self._allowance.take():
+        asked = self._watch.elements or self._down
+        if not asked or time.monotonic() < self._poll_at or not self._allowance.take():
             return
         self._poll_at = time.monotonic() + POLL
         for batch in [*self._unsure]:
-            self._look_for(batch)
-        with self._changed:
-            named = self._watch.submitted()
+            self._watch.look_for(batch)
+            self._unsure.remove(batch)
+        named = self._watch.submitted()
         if named:
             gone = [self._watch.name(e) for e in named if e.started or e.ended or e.gone_since is not None]
             states = self._scheduler.states({e.batch.token: e.batch for e in named}.values(), gone)
-            with self._changed:
-                for element in named:
-                    self._watch.judge(element, states[self._watch.name(element)])
-                self._changed.notify_all()
+            self._watch.judge_all(states)
             self._tell_pending([states[self._watch.name(element)] for element in named])
+        elif self._down:
+            self._scheduler.start()
         self._up()
-
-    def _look_for(self, batch: Batch) -> None:
-        """Find out whether a batch was submitted; if it was not, it never will be."""
-        job = self._scheduler.find(batch.token)
-        if job is not None:
-            batch.submitted(job)
-        else:
-            batch.void()  # it may still be on its way to the scheduler
-            with self._changed:
-                for element in [e for e in self._watch.elements.values() if e.batch is batch and not e.started]:
-                    event = settle(self._records, element.attempt, "it was never submitted")
-                    self._watch.finish(element.attempt, event.outcome)
-        self._unsure.remove(batch)
 
     def _tell_pending(self, states: Sequence[JobState]) -> None:
         """Say why jobs wait, each time there are other reasons."""

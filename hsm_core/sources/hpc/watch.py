@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from hsm_core.events import AttemptFinished, AttemptStarted
-from hsm_core.records import settle
+from hsm_core.exceptions import SourceError
+from hsm_core.records import record_path
 from hsm_core.sources.base import Post
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.home import Home
 from hsm_core.sources.hpc.scheduler import Scheduler
+from hsm_core.sources.hpc.site import Left, Mark
 from hsm_core.sources.hpc.slurm_log import phase_of_log
 from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.verdict import verdict
@@ -28,8 +32,6 @@ GRACE = 15.0
 """seconds that a result may need to be seen here after its job has ended"""
 HOPE = 60.0
 """seconds that a job may wait for what will never come: somebody may be mending that"""
-SAID = 4096
-"""bytes at the end of a job's output that are looked at"""
 
 
 @dataclass
@@ -48,14 +50,42 @@ class Element:
     """MiB that the scheduler gave it by its own word"""
 
 
-class Watch:
-    """The elements that are submitted, or may be. A result is waited for before anything is said by absence."""
+@dataclass(frozen=True)
+class Seen:
+    """What an element has left so far."""
 
-    def __init__(self, source: str, records: Path, scheduler: Scheduler, post: Post) -> None:
+    outcome: Outcome | None
+    """by its record; None: it has none"""
+    begun: bool
+    hint: Phase | None
+    """how it ended by its job's own output"""
+    said: str
+    """the end of that"""
+
+
+class Watch:
+    """The elements that are submitted, or may be. A result is waited for before anything is said by absence.
+
+    One thread calls it. `changed` is held while elements come or go, so that others can look at them, and notified.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        records: str,
+        home: Home,
+        scheduler: Scheduler,
+        post: Post,
+        changed: threading.Condition,
+    ) -> None:
         self._source = source
         self._records = records
+        """their folder at the site"""
+        self._home = home
+        self._site = home.site
         self._scheduler = scheduler
         self._post = post
+        self._changed = changed
         self.elements: dict[str, Element] = {}
         """by the ids of their attempts"""
         self.cancelled: set[str] = set()
@@ -76,23 +106,47 @@ class Watch:
 
     def take(self, attempt: Attempt, batch: Batch) -> Batch:
         """Watch an attempt that went out in a batch; the one of this token that is known already is returned."""
-        live = self._batches.setdefault(batch.token, batch)
-        self._remaining[live.token] += 1
-        self.elements[attempt.id] = Element(attempt, live, live.attempts.index(attempt.id))
-        return live
+        with self._changed:
+            live = self._batches.setdefault(batch.token, batch)
+            self._remaining[live.token] += 1
+            self.elements[attempt.id] = Element(attempt, live, live.attempts.index(attempt.id))
+            return live
+
+    def adopt(self, attempts: Sequence[Attempt], top: str) -> list[Batch]:
+        """Watch attempts that went out in batches below `top`, which are returned; say how the others have ended."""
+        found = self._site.find(top, self._records)
+        batch_of = {attempt_id: batches.earlier(one) for one in found for attempt_id in one.attempts}
+        adopted = [self.take(attempt, batch_of[attempt.id]) for attempt in attempts if attempt.id in batch_of]
+        self.settle([attempt for attempt in attempts if attempt.id not in batch_of], "it was never submitted")
+        for one in found:
+            if one.settled and not self.elements.keys() & set(one.attempts):
+                self._site.remove(one.folder)  # nobody was there when its last attempt ended
+        return list({batch.token: batch for batch in adopted}.values())
+
+    def look_for(self, batch: Batch) -> None:
+        """Find out whether a batch was submitted; if it was not, it never will be. Raises OSError and Unavailable."""
+        batch.job = self._scheduler.find(batch.token)
+        if batch.job is not None:
+            self._site.submitted(batch.folder, batch.job)
+            return
+        self._site.void(batch.folder)  # it may still be on its way to the scheduler
+        never = [e.attempt for e in self.elements.values() if e.batch is batch and not e.started]
+        self.settle(never, "it was never submitted")
 
     def drop(self, attempt_id: str) -> Batch | None:
         """Watch an attempt no more; its batch is returned where that was the last one of it."""
-        element = self.elements.pop(attempt_id, None)
-        if element is None:
-            return None
-        token = element.batch.token
-        self._remaining[token] -= 1
-        if self._remaining[token] > 0:
-            return None
-        del self._remaining[token]
-        self._known.pop(token, None)
-        return self._batches.pop(token)
+        with self._changed:
+            element = self.elements.pop(attempt_id, None)
+            if element is None:
+                return None
+            self._changed.notify_all()
+            token = element.batch.token
+            self._remaining[token] -= 1
+            if self._remaining[token] > 0:
+                return None
+            del self._remaining[token]
+            self._known.pop(token, None)
+            return self._batches.pop(token)
 
     def name(self, element: Element) -> str:
         """The scheduler's name for an element whose batch is submitted."""
@@ -103,55 +157,97 @@ class Watch:
         return [element for element in self.elements.values() if element.batch.job is not None]
 
     def hear(self) -> None:
-        """Hear of what elements have left in their batches' folders."""
-        for token, batch in list(self._batches.items()):
-            known = self._known.setdefault(token, set())
-            for name in sorted(batches.news(batch, known), reverse=True):  # .started before .ended
-                known.add(name)
-                attempt_id, _, what = name.rpartition(".")
-                element = self.elements.get(attempt_id)
-                if element is not None and what == "started":
-                    self._begun(element, batch.folder / name)
-                elif element is not None:
-                    self._left(element)
+        """Hear of what elements have left in their batches' folders. Raises OSError, and what sites raise."""
+        known = {b.folder: self._known.setdefault(token, set()) for token, b in self._batches.items()}
+        found = self._site.news({folder: len(names) for folder, names in known.items()})
+        fresh = [(folder, name) for folder in known for name in sorted({*found.get(folder, ())} - known[folder])]
+        started = self._of_marks(fresh, "started")
+        marks = self._site.begun([os.path.join(e.batch.folder, f"{e.attempt.id}.started") for e in started])
+        ended = self._of_marks(fresh, "ended")
+        seen = self.look(ended)
+        for element, mark in zip(started, marks, strict=True):
+            self._begun(element, mark)
+        for folder, name in fresh:
+            known[folder].add(name)
+        for element in ended:
+            element.ended = True
+            self._left(element, seen[element.attempt.id])
 
-    def _begun(self, element: Element, mark: Path) -> None:
-        told: Mapping[str, Any] = json.loads(mark.read_text("utf-8"))
+    def _of_marks(self, fresh: Iterable[tuple[str, str]], what: str) -> list[Element]:
+        """The elements that have left marks of this kind, each in its own batch's folder."""
+        named = [(folder, *name.rpartition(".")[::2]) for folder, name in fresh]
+        found = [(folder, self.elements.get(id_)) for folder, id_, kind in named if kind == what]
+        return [element for folder, element in found if element is not None and element.batch.folder == folder]
+
+    def _begun(self, element: Element, mark: Mark | None) -> None:
+        if mark is None:
+            return
         element.started = self.any_started = True
         a = element.attempt
-        element.memory = told["memory"]
-        facts = (told["host"], told["pid"], told["output_dir"], told["gpus"])
+        element.memory = mark.memory
+        facts = (mark.host, mark.pid, self._home.began(a.id, mark), mark.gpus)
         self._post(AttemptStarted(a.task.index, a.number, a.epoch, self._source, *facts))
 
-    def _left(self, element: Element) -> None:
+    def look(self, elements: Iterable[Element]) -> Mapping[str, Seen]:
+        """What these have left, by the ids of their attempts; their records are here then."""
+        asked = [*elements]
+        places = [(self._record(e.attempt), e.batch.begun(e.attempt.id), self._log(e)) for e in asked]
+        found = self._site.left(places)
+        return {e.attempt.id: self._seen(e.attempt, left) for e, left in zip(asked, found, strict=True)}
+
+    def _record(self, attempt: Attempt) -> str:
+        return str(record_path(Path(self._records), attempt.id))
+
+    def _log(self, element: Element) -> str | None:
+        return None if element.batch.job is None else self._scheduler.log(element.batch, element.index)
+
+    def _seen(self, attempt: Attempt, left: Left) -> Seen:
+        if left.wrong:
+            outcome: Outcome | None = Outcome.failed(Cause.LOST, f"invalid result: {left.wrong}")
+        else:
+            outcome = None if left.record is None else self._home.outcome(attempt.id, left.record)
+        return Seen(outcome, left.begun, phase_of_log(left.said or ""), left.said or "")
+
+    def settle(self, attempts: Sequence[Attempt], why: str) -> None:
+        """Say of attempts that are not watched how they ended: by their records, else lost because of `why`."""
+        found = self._site.left([(self._record(attempt), self._record(attempt), None) for attempt in attempts])
+        for attempt, left in zip(attempts, found, strict=True):
+            outcome = self._seen(attempt, left).outcome
+            self.finish(attempt, outcome or Outcome.failed(Cause.LOST, why))
+
+    def _left(self, element: Element, seen: Seen) -> None:
         """A process has ended: by itself, or because it was told to; why that was, the scheduler knows."""
-        element.ended = True
-        outcome = settle(self._records, element.attempt, "").outcome
-        if outcome.record is not None and not self._unexplained(element, outcome):
-            self.finish(element.attempt, outcome)
-        elif self._said(element)[0] is not None and element.batch.job is not None:
-            self.judge(element, JobState(self.name(element), Phase.UNKNOWN))
+        if seen.outcome is not None and not self._unexplained(element, seen.outcome):
+            self.finish(element.attempt, seen.outcome)
+        elif seen.hint is not None and element.batch.job is not None:
+            self.judge(element, JobState(self.name(element), Phase.UNKNOWN), seen)
         else:
             self.curious = True
 
     def _unexplained(self, element: Element, outcome: Outcome) -> bool:
         return outcome.cause is Cause.CANCELLED and element.attempt.id not in self.cancelled
 
-    def judge(self, element: Element, state: JobState) -> None:
-        """Settle an attempt if its job is gone: by its result, or after a while without one by that state."""
+    def judge_all(self, states: Mapping[str, JobState]) -> None:
+        """Judge those elements of which the scheduler has told. Raises OSError, and what sites raise."""
+        told = [(e, states[name]) for e in self.submitted() if (name := self.name(e)) in states]
+        seen = self.look(element for element, state in told if not state.phase.lives)
+        for element, state in told:
+            if state.phase.lives:
+                element.gone_since = None
+                self._doubt(element, state)
+            else:
+                self.judge(element, state, seen[element.attempt.id])
+
+    def judge(self, element: Element, state: JobState, seen: Seen) -> None:
+        """Settle an attempt whose job is gone: by its result, or after a while without one by that state."""
         now = time.monotonic()
-        if state.phase.lives:
-            element.gone_since = None
-            self._doubt(element, state, now)
-            return
-        outcome = settle(self._records, element.attempt, "").outcome
-        if outcome.record is not None and not self._unexplained(element, outcome):
-            self.finish(element.attempt, outcome)
+        if seen.outcome is not None and not self._unexplained(element, seen.outcome):
+            self.finish(element.attempt, seen.outcome)
             return
         element.gone_since = element.gone_since or now
         never_ran = state.phase is Phase.CANCELLED and not element.started
         if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
-            never_ran |= not batches.has_begun(element.batch, element.attempt.id)
+            never_ran |= not seen.begun
         if not never_ran and not element.ended and now - element.gone_since < GRACE:
             self.curious = True
             return
@@ -160,13 +256,14 @@ class Watch:
         elif element.attempt.id in self.cancelled:
             judged = Outcome.failed(Cause.CANCELLED, "ended before it was done")
         else:
-            judged = verdict(state, *self._said(element), element.batch.resources)
-        if outcome.record is not None:
-            judged = msgspec.structs.replace(outcome, cause=judged.cause, message=judged.message)
+            judged = verdict(state, seen.hint, seen.said, element.batch.resources)
+        if seen.outcome is not None:
+            judged = msgspec.structs.replace(seen.outcome, cause=judged.cause, message=judged.message)
         self.finish(element.attempt, judged)
 
-    def _doubt(self, element: Element, state: JobState, now: float) -> None:
+    def _doubt(self, element: Element, state: JobState) -> None:
         """Give up a job that pends for ever, once that is so for a while."""
+        now = time.monotonic()
         if state.phase is not Phase.PENDING or not hopeless(state.reason):
             element.hopeless_since = None
             return
@@ -174,16 +271,6 @@ class Watch:
         if now - element.hopeless_since >= HOPE and element.attempt.id not in self.given_up:
             self.unwanted.add(element.attempt.id)
             self.given_up[element.attempt.id] = f"job {state.element} {reason_words(state.reason)} ({state.reason})"
-
-    def _said(self, element: Element) -> tuple[Phase | None, str]:
-        """How an element ended by its own output, and the end of that."""
-        try:
-            with open(self._scheduler.log(element.batch, element.index), "rb") as file:
-                file.seek(max(0, file.seek(0, 2) - SAID))
-                said = file.read().decode(errors="replace")
-        except OSError:
-            return None, ""
-        return phase_of_log(said), said
 
     def finish(self, attempt: Attempt, outcome: Outcome) -> None:
         """Say how an attempt has ended; of its batch nothing is left once all have."""
@@ -194,5 +281,10 @@ class Watch:
             outcome = msgspec.structs.replace(outcome, given=given)
         ended = self.drop(attempt.id)
         if ended is not None:
-            ended.remove()
+            with contextlib.suppress(SourceError):  # what stays harms nobody
+                self._site.remove(ended.folder)
+        if attempt.id in self.cancelled and outcome.cause is Cause.LOST:
+            # The scheduler's signals may come to the task before they do to who watches over it.
+            words = "ended before it was done"
+            outcome = msgspec.structs.replace(outcome, cause=Cause.CANCELLED, message=words)
         self._post(AttemptFinished(attempt.task.index, attempt.number, attempt.epoch, attempt.source, outcome))

@@ -30,9 +30,23 @@ _LOOK = "printf '%s\\n' \"${SHELL:-a shell}\"; uname -sm"
 
 def check(name: str, config: SourceConfig, tell: Callable[[Step], None]) -> None:
     """Go all the way to an agent on the host; each step is told once it is done."""
-    project = ["project"] if config.project_dir is not None else []
-    on_host = ["folder", "disk", *project, "hydra", "rsync", "gpus"]
-    walk = Walk(["resolve", *LOGGING_IN, "shell", "python", *on_host, examine.AGENT, examine.ROUND_TRIP], tell)
+    steps = ["gpus", examine.AGENT, examine.ROUND_TRIP]
+    go(name, config, Walk([*way(config), *steps], tell), ["gpus"], lambda connection, where: None)
+
+
+def way(config: SourceConfig) -> list[str]:
+    """The steps to a host where tasks could run."""
+    return ["resolve", *LOGGING_IN, "shell", "python", *_on_host(config)]
+
+
+def _on_host(config: SourceConfig) -> list[str]:
+    return ["folder", "disk", *(["project"] if config.project_dir is not None else []), "hydra", "rsync"]
+
+
+def go(
+    name: str, config: SourceConfig, walk: Walk, more: list[str], further: Callable[[Connection, str], None]
+) -> None:
+    """Go to the host and look around there, for these things too; and further with the connection and the address."""
     try:
         hops = route(name, config, Identities(config.ssh_key), False, _unheard)
         walk.reach("resolve", _resolve(hops[0]))
@@ -42,7 +56,9 @@ def check(name: str, config: SourceConfig, tell: Callable[[Step], None]) -> None
         with contextlib.closing(connection):
             connection.open()
             walk.reach("shell", _shell(connection))
-            _look_around(walk, connection, config, hops[-1].where, on_host)
+            _look_around(walk, connection, config, hops[-1].where, [*_on_host(config), *more])
+            if not walk.over:
+                further(connection, hops[-1].where)
     except SourceError as e:
         walk.fail(bare(str(e), name))
 
