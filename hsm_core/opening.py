@@ -171,7 +171,9 @@ def _trusted(name: str, config: HsmConfig, state: SweepState) -> bool:
     if configured is not None and configured.trusted is not None:
         return configured.trusted
     known = state.sources.get(name)
-    return known is not None and known.type in ("local", "hpc")
+    if known is None or known.facts.get("shares_files") is False:  # as a cluster that is reached by SSH
+        return False
+    return known.type in ("local", "hpc")
 
 
 def sweep_key(begun: ev.SweepStarted) -> str:
