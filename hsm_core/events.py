@@ -117,6 +117,18 @@ class SourceUp(Event, frozen=True):
     source: str
 
 
+class SourceQueue(Event, frozen=True):
+    """What the scheduler behind a source says of its jobs: how many wait, by the reason, and how many run, by the node.
+
+    It comes when something is new, and about numbers alone once in a while: a journal does not grow with every question
+    to a scheduler.
+    """
+
+    source: str
+    pending: Mapping[str, int] = msgspec.field(default_factory=dict)
+    running: Mapping[str, int] = msgspec.field(default_factory=dict)
+
+
 class SourceDisabled(Event, frozen=True):
     """A source was taken out of the sweep by decision."""
 
@@ -239,7 +251,7 @@ class SweepFinished(Event, frozen=True):
     exit_code: int | None = None
 
 
-SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | ResultsCollected | Note
+SourceEvent = AttemptStarted | AttemptFinished | SourceDown | SourceUp | SourceQueue | ResultsCollected | Note
 """What a source may post, and the result sync for it. The engine fills in `AttemptFinished.retry_in`."""
 
 KINDS: Mapping[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}

@@ -88,6 +88,10 @@ class SourceRecord:
     """why it can't run tasks now"""
     disabled: str | None = None
     """why it was taken out"""
+    pending: Mapping[str, int] = field(default_factory=dict)
+    """jobs that wait in its scheduler, by the reason"""
+    running: Mapping[str, int] = field(default_factory=dict)
+    """jobs that its scheduler has started, by the node"""
 
 
 @dataclass(frozen=True)
@@ -291,6 +295,7 @@ def _source_started(state: SweepState, e: ev.SourceStarted, at: float) -> None:
     source = _source(state, e.source)
     source.type, source.slots, source.facts = e.type, e.slots, e.facts
     source.down = source.disabled = None
+    source.pending = source.running = {}
 
 
 def _source_down(state: SweepState, e: ev.SourceDown, at: float) -> None:
@@ -299,6 +304,11 @@ def _source_down(state: SweepState, e: ev.SourceDown, at: float) -> None:
 
 def _source_up(state: SweepState, e: ev.SourceUp, at: float) -> None:
     _source(state, e.source).down = None
+
+
+def _source_queue(state: SweepState, e: ev.SourceQueue, at: float) -> None:
+    source = _source(state, e.source)
+    source.pending, source.running = e.pending, e.running
 
 
 def _source_disabled(state: SweepState, e: ev.SourceDisabled, at: float) -> None:
@@ -342,6 +352,7 @@ _FOLDS: dict[str, Any] = {
     ev.SourceStarted.kind: _source_started,
     ev.SourceDown.kind: _source_down,
     ev.SourceUp.kind: _source_up,
+    ev.SourceQueue.kind: _source_queue,
     ev.SourceDisabled.kind: _source_disabled,
     ev.TasksPlanned.kind: _tasks_planned,
     ev.TaskReopened.kind: _task_reopened,

@@ -6,6 +6,7 @@ Building one costs O(sources), never O(tasks).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ class SourceFigures:
     """healthy, unknown (not reachable) or disabled"""
     reason: str
     """why it is not healthy; empty when it is"""
+    pending_jobs: Mapping[str, int]
+    """jobs that wait in its scheduler, by the reason, as that last said; empty where there is none"""
+    running_jobs: Mapping[str, int]
+    """jobs that run, by the node"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def figures(state: SweepState, owner: OwnerInfo | None = None) -> Figures:
         total=state.total,
         success_rate=completed / ended if ended else None,
         eta=remaining_seconds(state) if status == "running" else None,
-        sources=tuple(_source_figures(source) for source in _sources(state)),
+        sources=tuple(_source_figures(source, live=status == "running") for source in _sources(state)),
     )
 
 
@@ -115,6 +120,20 @@ def count_words(now: Figures) -> str:
     return f"{now.ended}/{plural(now.total, 'task')} ({now.fraction:.0%}), {counts}"
 
 
+def queue_words(source: SourceFigures) -> str:
+    """How its jobs stand, for people: `3 jobs pending (waits for free nodes), 2 running on n1`; empty without jobs."""
+    told = []
+    waiting, running = source.pending_jobs, source.running_jobs
+    if waiting:
+        reasons = [f"{count}: {words}" for words, count in waiting.items()] if len(waiting) > 1 else list(waiting)
+        told.append(f"{plural(sum(waiting.values()), 'job')} pending ({printable('; '.join(reasons), 300)})")
+    if running:
+        nodes = [f"{node} ({count})" for node, count in running.items()] if len(running) > 1 else list(running)
+        jobs = "" if waiting else " job" if sum(running.values()) == 1 else " jobs"
+        told.append(f"{sum(running.values())}{jobs} running on {printable(', '.join(nodes), 300)}")
+    return ", ".join(told)
+
+
 def eta_words(now: Figures) -> str:
     """`~2h 15m remaining`; empty when that can't be told or nothing is left."""
     return f"~{duration(now.eta)} remaining" if now.eta else ""
@@ -140,7 +159,7 @@ def _sources(state: SweepState) -> list[SourceRecord]:
     return list(state.sources.values())
 
 
-def _source_figures(source: SourceRecord) -> SourceFigures:
+def _source_figures(source: SourceRecord, *, live: bool) -> SourceFigures:
     if source.disabled is not None:
         health, reason = "disabled", source.disabled
     elif source.down is not None:
@@ -156,4 +175,6 @@ def _source_figures(source: SourceRecord) -> SourceFigures:
         failed=source.failed,
         health=health,
         reason=reason,
+        pending_jobs=source.pending if live else {},
+        running_jobs=source.running if live else {},
     )

@@ -56,11 +56,13 @@ def watch(output: Output, sweep: str, interval: float, once: bool) -> None:
 
 def _show(output: Output, following: Watch) -> None:
     """How the sweep stands now."""
+    from hsm_core.monitor.view import queue_lines
     from hsm_core.monitor.watch import status_line
 
     now = following.figures.to_json()
     lines = [f"[{clock(at)}] {told.text}" for at, told in following.recent]
-    output.show(now, status_line(following.figures), Table(_SOURCE_COLUMNS, now["sources"]), *lines)
+    queues = queue_lines(following.figures.sources)
+    output.show(now, status_line(following.figures), Table(_SOURCE_COLUMNS, now["sources"]), *queues, *lines)
 
 
 _SOURCE_COLUMNS = (

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hsm_core.event_text import Line
-from hsm_core.summary import Figures, SourceFigures, eta_words, status_words
+from hsm_core.summary import Figures, SourceFigures, eta_words, queue_words, status_words
 from hsm_core.text import clock, plural, printable
 
 _HEALTH_STYLES = {"healthy": "green", "unknown": "yellow", "disabled": "red"}
@@ -28,6 +28,7 @@ def screen(now: Figures, recent: Sequence[tuple[float, Line]], interval: float |
         progress_table(now),
         Text("\nSource Utilization:"),
         source_table(now.sources),
+        *(Text(line) for line in queue_lines(now.sources)),
         Text("\nRecent Activity:"),
         *(activity(at, line) for at, line in recent),
     )
@@ -75,6 +76,11 @@ def source_table(sources: Sequence[SourceFigures]) -> Table:
             Text(health, style=_HEALTH_STYLES[source.health]),
         )
     return table
+
+
+def queue_lines(sources: Sequence[SourceFigures]) -> list[str]:
+    """A line for every source that has jobs in a scheduler."""
+    return [f"{printable(source.name)}: {words}" for source in sources if (words := queue_words(source))]
 
 
 def activity(at: float, line: Line) -> Text:

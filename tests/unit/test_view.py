@@ -14,7 +14,7 @@ from hsm_core.event_text import Line
 from hsm_core.monitor.view import progress_table, screen, source_table
 from hsm_core.monitor.watch import Watch, watch_changes
 from hsm_core.owner import OwnerInfo
-from hsm_core.summary import condition, count_words, eta_words, figures, remaining_seconds, status_words
+from hsm_core.summary import condition, count_words, eta_words, figures, queue_words, remaining_seconds, status_words
 from hsm_core.task import Cause, Outcome
 
 if TYPE_CHECKING:
@@ -51,6 +51,24 @@ def guide(story: Story) -> None:
     for n in range(3):
         story.submit(story.add(f"now={n}"))
     story.tell(ev.SourceDown("server1", "no answer for 30s"))
+
+
+def test_why_jobs_wait_and_where_others_run(story: Story) -> None:
+    story.begin("cluster", "local")
+    story.tell(ev.SourceQueue("cluster", {"waits for free nodes": 3}, {"n1": 1}))
+    rendered = text(screen(figures(story.state), [], None))
+    assert "cluster: 3 jobs pending (waits for free nodes), 1 running on n1\n" in rendered
+    assert "local:" not in rendered
+    story.tell(ev.SourceQueue("cluster", {"held\x1b[0m": 2, "waits for free nodes": 1}, {}))
+    assert queue_words(figures(story.state).sources[0]) == ("3 jobs pending (2: held\\x1b[0m; 1: waits for free nodes)")
+    story.tell(ev.SourceQueue("cluster", {}, {"n2": 2, "n1": 1}))
+    assert queue_words(figures(story.state).sources[0]) == "3 jobs running on n2 (2), n1 (1)"
+    assert figures(story.state).to_json()["sources"][0]["running_jobs"] == {"n2": 2, "n1": 1}
+    story.tell(ev.SourceStarted("cluster", "hpc", 2))  # a later launcher has not asked yet
+    assert queue_words(figures(story.state).sources[0]) == ""
+    story.tell(ev.SourceQueue("cluster", {}, {"n1": 1}))
+    story.end()
+    assert queue_words(figures(story.state).sources[0]) == ""
 
 
 def test_counts_add_up(story: Story) -> None:
