@@ -1,13 +1,15 @@
-"""Runs PBS's commands: argument lists, each with a deadline."""
+"""Runs PBS's commands: argument lists, each with a deadline; and asks qstat in words that it understands."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from hsm_core.pbs import status
+from hsm_core.pbs.status import Dialect
 from hsm_core.pbs.text import Answer, PbsError, Refusal
+from hsm_core.remote import commands
 
 DEADLINE = 90.0
 """seconds; a client that finds its privileged ports used up by earlier ones waits 60 for some"""
@@ -25,13 +27,20 @@ def run(command: Sequence[str], deadline: float = DEADLINE) -> Answer:
             f"there is no {command[0]} on PATH; is PBS installed on this host, and its module loaded?",
             Refusal.REJECTED,
         )
-    try:
-        done = subprocess.run([program, *command[1:]], capture_output=True, stdin=subprocess.DEVNULL, timeout=deadline)
-    except subprocess.TimeoutExpired as e:
-        return Answer(command, None, _text(e.stdout), _text(e.stderr))
-    return Answer(command, done.returncode, _text(done.stdout), _text(done.stderr))
+    done = commands.run([program, *command[1:]], deadline)
+    return Answer(command, done.code, done.out, done.err)
 
 
-def _text(said: bytes | None) -> str:
-    # Job names, comments and variables may hold any bytes.
-    return (said or b"").decode("utf-8", "replace")
+def ask(
+    elements: Collection[str], dialect: Dialect, call: Callable[[Sequence[str]], Answer] | None = None
+) -> tuple[Answer, Dialect]:
+    """Ask qstat about jobs, in ever simpler ways until one is understood; returns its answer, and which way it was.
+
+    `call` runs a command; None: `run` does. Raises PbsError where there is no qstat, and what `call` raises.
+    """
+    while True:
+        answer = (call or run)(status.command(elements, dialect))
+        simpler = status.simpler(answer, dialect)
+        if simpler is None:
+            return answer, dialect
+        dialect = simpler

@@ -58,20 +58,14 @@ class PbsInfoWatcher(core.InfoWatcher):
     def update(self) -> None:
         """Ask of all jobs that have not ended."""
         asked = self._registered - self._finished
-        while (question := self._make_command()) is not None:
+        if asked:
             self._num_calls += 1
             try:
-                answer = command.run(question)
+                answer, self._dialect = command.ask(asked, self._dialect)
                 self._output = answer.out.encode()
-                simpler = status.simpler(answer, self._dialect)
-                if simpler is None:
-                    self._learn(asked, status.read(answer, self._dialect))
+                self._learn(asked, status.read(answer, self._dialect))
             except text.PbsError as e:
                 logger.get_logger().warning(f"{e}; the states of jobs are as they were last told.")
-                simpler = None
-            if simpler is None:
-                break
-            self._dialect = simpler
         self._last_status_check = time.time()
         self._finished |= {job_id for job_id in asked if self.is_done(job_id, mode="cache")}
 

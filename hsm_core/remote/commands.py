@@ -1,12 +1,13 @@
-"""Programs that an agent runs beside the tasks: for the launcher's `run_command`, and to learn how the host is."""
+"""Programs that are run beside the tasks: for the launcher's `run_command`, and to learn how a host or its jobs are."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -14,6 +15,39 @@ from hsm_core.remote import process
 
 OUTPUT_LIMIT = 1 << 20
 """bytes of a command's output that are sent to the launcher"""
+
+
+_STUBBORN = 1.0
+"""seconds that a killed program is waited for: one whose driver or disk hangs does not end even so"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended, and what it printed."""
+
+    code: int | None
+    """its exit code, negative for a signal; None where it took longer than it may and was killed"""
+    out: str
+    err: str
+
+
+def run(argv: Sequence[str], timeout: float, environ: Mapping[str, str] | None = None) -> Ended:
+    """Run a program for at most `timeout` seconds, out of reach of a Ctrl-C that is for us.
+
+    One that takes longer is killed, with what it started. Raises OSError where it can't be started.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:  # a pipe may stay open beyond its end
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ, start_new_session=True
+        )
+        code = None
+        try:
+            code = child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send(child.pid, signal.SIGKILL, group=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_STUBBORN)
+        return Ended(code, _text(out), _text(err))
 
 
 @dataclass(frozen=True)
@@ -68,7 +102,8 @@ class Commands:
         for command in [*self._running]:
             status = command.child.poll()
             if status is not None:
-                self._end(command, exit_code=status, stdout=_text(command.out), stderr=_text(command.err))
+                said = {"stdout": _text(command.out, OUTPUT_LIMIT), "stderr": _text(command.err, OUTPUT_LIMIT)}
+                self._end(command, exit_code=status, **said)
 
     def _end(self, command: _Command, **how: Any) -> None:
         self._running.remove(command)
@@ -78,7 +113,7 @@ class Commands:
         command.tell(**how)
 
 
-def _text(file: IO[bytes]) -> str:
-    """What a command printed, its first `OUTPUT_LIMIT` bytes."""
+def _text(file: IO[bytes], limit: int = -1) -> str:
+    """What a command printed; its first bytes, where there is a limit."""
     file.seek(0)
-    return file.read(OUTPUT_LIMIT).decode(errors="replace")
+    return file.read(limit).decode(errors="replace")

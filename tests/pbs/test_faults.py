@@ -126,7 +126,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
 ) -> None:
     job = executor.submit(sleep)
     wait_for(job, Phase.RUNNING)
-    monkeypatch.setattr(command, "run", functools.partial(command.run, deadline=0.3))
+    quick = functools.partial(command.run, deadline=0.3)
+    monkeypatch.setattr(command, "ask", functools.partial(command.ask, call=quick))
     with stand_in.frozen():
         assert phase(job) is Phase.RUNNING
 
