@@ -1,4 +1,4 @@
-"""The conformance suite for sources, on a real Slurm."""
+"""The conformance suite for sources, on a real Slurm without accounting, and on one with it."""
 
 from __future__ import annotations
 
@@ -16,4 +16,11 @@ class TestSlurm(SourceSuite):
     @pytest.fixture
     def source(self, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Source:
         schedulers.use(slurm.environ, monkeypatch)
+        return HpcSource("cluster", SourceConfig(type="hpc", default_resources="mem=1500MB"), slots=2)
+
+
+class TestSlurmWithAccounting(SourceSuite):
+    @pytest.fixture
+    def source(self, slurm_accounting: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Source:
+        schedulers.use(slurm_accounting.environ, monkeypatch)
         return HpcSource("cluster", SourceConfig(type="hpc", default_resources="mem=1500MB"), slots=2)

@@ -1,4 +1,4 @@
-"""Hydra's own compliance suite for launchers, its tasks on a real Slurm."""
+"""Hydra's own compliance suite for launchers, its tasks on a real Slurm, with accounting and without."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Laun
 
 from hsm_core.sources.hpc import allowance
 from tests.testbed.slurm import SlurmCluster
-from tests.testbed.slurm_fixtures import slurm, slurm_programs
+from tests.testbed.slurm_fixtures import slurm, slurm_accounting, slurm_programs
 
-__all__ = ["slurm", "slurm_programs"]
+__all__ = ["slurm", "slurm_accounting", "slurm_programs"]
 
 
 @pytest.fixture
@@ -17,9 +17,10 @@ def launcher_name() -> str:
     return "hsm"
 
 
-@pytest.fixture
-def overrides(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name, value in slurm.environ.items():
+@pytest.fixture(params=["slurm", "slurm_accounting"])
+def overrides(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    cluster: SlurmCluster = request.getfixturevalue(request.param)
+    for name, value in cluster.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(allowance, "EVERY", 0.3)
     return ["+hydra.launcher.compute_sources={cluster:{type:hpc,system:slurm,max_parallel_tasks:8}}"]
