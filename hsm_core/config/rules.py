@@ -269,6 +269,7 @@ RULES: dict[tuple[type, str], Rule] = {
     (SourceConfig, "account"): _scheduler_word,
     (SourceConfig, "qos"): _scheduler_word,
     (SourceConfig, "extra"): _extra,
+    (SourceConfig, "signal_delay"): _between(0, 65535),
     (SourceConfig, "weight"): _above_zero,
     (SourceConfig, "priority"): _priority,
     (SourceConfig, "gpus"): _gpus,

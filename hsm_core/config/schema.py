@@ -53,7 +53,11 @@ class SourceConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """hpc: options of the scheduler by their own names: `{mail-type: END}` of Slurm, `{W: group_list=staff}` of PBS"""
     requeue: bool = False
-    """hpc: whether the scheduler may start a job again by itself when its node fails; else hsm makes up for it"""
+    """hpc: whether the scheduler may start a job again by itself when it was preempted or its node failed; else hsm
+    makes up for it"""
+    signal_delay: int = 90
+    """hpc: seconds before its time limit at which a task that catches SIGUSR2 is sent it, to save what it has; 0: it is
+    not"""
     module_commands: list[str] = field(default_factory=list)
     resources: str | Mapping[str, Any] | None = None
     """hpc: the same as `default_resources`"""

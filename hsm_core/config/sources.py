@@ -25,6 +25,7 @@ SETTINGS_OF_CLUSTERS = (
     "qos",
     "extra",
     "requeue",
+    "signal_delay",
 )
 """what only sources of type hpc have"""
 

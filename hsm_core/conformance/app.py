@@ -60,6 +60,8 @@ def main(cfg):
         (out / "hanging").touch()
         while True:
             time.sleep(60)
+    if do == "save":
+        return resumed(out)
     if do == "daemon":
         (out / "child").write_text(sleeper())
     if do == "show":
@@ -77,6 +79,19 @@ def main(cfg):
         return strange_value(cfg.kind)
     if do == "fail":
         raise strange_error(cfg.kind)
+
+
+def resumed(out):
+    '''Where it goes on from; without a checkpoint it waits to be told to write one, and to be ended.'''
+    with open(out / "starts", "a") as f:
+        f.write(os.environ["HSM_ATTEMPT"])
+    checkpoint = out / "checkpoint"
+    if checkpoint.exists():
+        return checkpoint.read_text()
+    signal.signal(signal.SIGUSR2, lambda signum, frame: checkpoint.write_text("half of it"))
+    (out / "hanging").touch()
+    while True:
+        time.sleep(60)
 
 
 def strange_value(kind):

@@ -7,12 +7,14 @@ submitted; `job` has the scheduler's id once that is known. Elements leave marks
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hsm_core.remote import starts
 from hsm_core.remote.record import put, read
 
 WHAT, JOB = "batch.json", "job"
@@ -20,8 +22,6 @@ MARKS = (".started", ".ended")
 """what the names of those end with that a launcher hears of"""
 SAID = 4096
 """bytes at the end of a job's output that are looked at"""
-BEGUN = ".begun"
-"""the end of the name of the mark of an element that has come so far as to run its attempt"""
 
 
 def write(folder: str, batch: Mapping[str, Any]) -> None:
@@ -101,12 +101,13 @@ def begun(path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def left(record: str, mark: str, log: str | None) -> dict[str, Any]:
-    """What an element has left: its `record`, or what is `wrong` with that; whether it has `begun`, by its mark.
+def left(record: str, marks: str, log: str | None) -> dict[str, Any]:
+    """What an element has left: its `record`, or what is `wrong` with that; whether it has `begun`, by its marks.
 
-    Of one that does not say why it ended also the end of its job's output (`said`), if there is one. Raises OSError.
+    `marks`: what their paths begin with. Of one that does not say why it ended also the end of its job's output
+    (`said`), if there is one. Raises OSError.
     """
-    found: dict[str, Any] = {"record": None, "wrong": "", "begun": os.path.exists(mark), "said": None}
+    found: dict[str, Any] = {"record": None, "wrong": "", "begun": bool(_begun(marks)), "said": None}
     try:
         found["record"] = read(record)
     except FileNotFoundError:
@@ -117,6 +118,22 @@ def left(record: str, mark: str, log: str | None) -> dict[str, Any]:
     if log is not None and (told is None or (isinstance(told, dict) and told.get("cause") == "cancelled")):
         found["said"] = _end_of(log)
     return found
+
+
+def call_off(marks: str) -> None:
+    """Have all starts of an element end that still live somewhere; what can't be told so can't be reached."""
+    for mark in _begun(marks):
+        with contextlib.suppress(OSError):
+            starts.call_off(mark)
+
+
+def _begun(marks: str) -> list[str]:
+    return glob.glob(f"{glob.escape(marks)}.*.begun")
+
+
+def exist(paths: Sequence[str]) -> list[bool]:
+    """Whether there are these files."""
+    return [os.path.exists(path) for path in paths]
 
 
 def _end_of(path: str) -> str | None:

@@ -2,8 +2,8 @@
 
 Its arguments are the folder of its batch and its number in that; `batch.json` there has what the launcher wrote
 (`hsm_core.sources.hpc.pilot_jobs`). The agent is that of every source, with its door in a folder of the node's own, and
-a gate beside it (`hsm_core.remote.gate`). The mark `<pilot>.started` says where that is; the pilot's result record and
-`<pilot>.ended` come when the agent has ended, of which nothing runs any more then.
+a gate beside it (`hsm_core.remote.gate`). The mark `<pilot>.0.started` says where that is; the pilot's result record
+and `<pilot>.0.ended` come when the agent has ended, of which nothing runs any more then.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ def main(args: list[str]) -> NoReturn:
             if _opened(agent):
                 where = {"gate": own_names(batch["home"]), "port": gate.port}
                 marks.started(host=socket.gethostname(), pid=agent.pid, output_dir=None, **where)
-            while agent.poll() is None:
-                select.select([signals], [], [])
+            while agent.poll() is None and not marks.called_off():
+                select.select([signals], [], [], marks.patience)
                 if signal.SIGTERM in process.drain(signals):
                     process.send(agent.pid, signal.SIGTERM)
         finally:
             process.end_descendants(signals, 0.0, process.reap)
             gate.close(LAST_WORDS)
             os.chdir("/")
-    put(os.path.join(batch["records"], f"{spec['id']}.json"), _record(spec, agent.returncode, time.monotonic() - began))
+    code = 1 if agent.returncode is None else agent.returncode
+    put(os.path.join(batch["records"], f"{spec['id']}.json"), _record(spec, code, time.monotonic() - began))
     marks.end()
-    sys.exit(agent.returncode)
+    sys.exit(code)
 
 
 def _start_agent(batch: Mapping[str, Any], place: str) -> subprocess.Popen[bytes]:

@@ -103,6 +103,16 @@ def send(pid: int, signum: int, *, group: bool = False) -> None:
         (os.killpg if group else os.kill)(pid, signum)
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for a signal, as far as the system tells (proc(5), SigCgt)."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+            caught = next((line.split()[1] for line in f if line.startswith("SigCgt:")), "0")
+    except OSError:
+        return False
+    return bool(int(caught, 16) >> (signum - 1) & 1)
+
+
 def reset_signals() -> None:
     """Undo the signal handling that a forked child inherited from our own loops."""
     signal.set_wakeup_fd(-1)

@@ -11,12 +11,11 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hsm_core.remote import batch, process
+from hsm_core.remote import batch, commands, process
 from hsm_core.remote.delivery import Input, accept, say
 from hsm_core.remote.record import whole
 
@@ -65,24 +64,8 @@ def run(argv: Sequence[str], changes: Mapping[str, str | None], timeout: float) 
     Raises OSError where it can't be started.
     """
     environ = {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            env=environ,
-            start_new_session=True,  # a Ctrl-C is for us
-        )
-    except subprocess.TimeoutExpired as e:
-        return {"code": None, "out": _text(e.stdout), "err": _text(e.stderr)}
-    return {"code": done.returncode, "out": _text(done.stdout), "err": _text(done.stderr)}
-
-
-def _text(said: bytes | None) -> str:
-    # Names of jobs, comments and variables may hold any bytes.
-    return (said or b"").decode(errors="replace")
+    done = commands.run(argv, timeout, environ)
+    return {"code": done.code, "out": done.out, "err": done.err}
 
 
 def put(path: str, text: str) -> None:
@@ -94,5 +77,5 @@ def put(path: str, text: str) -> None:
 _CALLS: Mapping[str, Callable[..., Any]] = {
     **{call.__name__: call for call in (facts, missing, run, put)},
     **{call.__name__: call for call in (batch.write, batch.submitted, batch.void, batch.remove)},
-    **{call.__name__: call for call in (batch.find, batch.news, batch.begun, batch.left)},
+    **{call.__name__: call for call in (batch.find, batch.news, batch.begun, batch.left, batch.call_off, batch.exist)},
 }

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _ENDINGS: dict[int, str] = {signal.SIGTERM: "cancelled", signal.SIGHUP: "lost"}
 """why an attempt is ended, by the signal that asks for it; the kernel sends SIGHUP when the zygote is gone"""
+WARNING = signal.SIGUSR2
+"""what a scheduler's job is sent some time before its limit; submitit has it so, as NCCL may catch SIGUSR1"""
 _LOOK_EVERY = 1.0
 """seconds between two looks at the size of the task's output"""
 _MOMENT = 1.0
@@ -155,6 +157,14 @@ class Supervision:
                 self._output.check()
             self._reap()
         duration = time.monotonic() - began
+        if (
+            self.ending is None
+            and self._status is not None
+            and os.waitstatus_to_exitcode(self._status) == -signal.SIGTERM
+        ):
+            # A scheduler tells all processes of a job at once: what the worker heard is on its way to us.
+            select.select([signals], [], [], _MOMENT)
+            self._heed(orders, signals)
         left = 0
         if self._status is not None:
             self.kept = False
@@ -169,6 +179,8 @@ class Supervision:
         for signum in process.drain(signals):
             if signum in _ENDINGS:
                 self._end(_ENDINGS[signum])
+            elif signum == WARNING and self._pid and process.catches(self._pid, WARNING):
+                process.send(self._pid, WARNING)
         while (order := orders.next()) is not None:
             if order.get("cancel") == self._spec["id"]:
                 self._end("cancelled")

@@ -163,8 +163,9 @@ def test_those_that_ask_for_the_same_go_out_together(app: FrozenApp) -> None:
     sizes = ["small", "large", "small", "large", "own", "large"]
     attempts = [attempt(f"size={size}", index=index) for index, size in enumerate(sizes)]
     asked(needs, *attempts)
-    assert needs.equal(attempts, 10) == [attempts[0], attempts[2], attempts[4]]
-    assert needs.equal(attempts[1:], 2) == [attempts[1], attempts[3]]
+    large = [attempts[1], attempts[3], attempts[5]]
+    assert needs.groups(attempts) == [[attempts[0], attempts[2], attempts[4]], large]
+    assert needs.groups([]) == []
 
 
 def test_a_few_at_a_time(app: FrozenApp) -> None:

@@ -98,12 +98,14 @@ def test_what_can_not_be_written(site: Site, tmp_path: Path) -> None:
 def test_marks(site: Site, tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert site.news({folder: 0, "/none": 0}) == {}
-    put(f"{folder}/a.started", {"ev": "started", "host": "n1", "pid": 7, "output_dir": "/there/0", "gpus": None})
-    (tmp_path / "a.begun").touch()
-    (tmp_path / "b.ended").touch()
-    assert {key: sorted(names) for key, names in site.news({folder: 0}).items()} == {folder: ["a.started", "b.ended"]}
+    put(f"{folder}/a.0.started", {"ev": "started", "host": "n1", "pid": 7, "output_dir": "/there/0", "gpus": None})
+    (tmp_path / "a.0.begun").touch()
+    (tmp_path / "b.0.ended").touch()
+    assert {key: sorted(names) for key, names in site.news({folder: 0}).items()} == {
+        folder: ["a.0.started", "b.0.ended"]
+    }
     assert site.news({folder: 2}) == {}
-    assert site.begun([f"{folder}/a.started", f"{folder}/b.ended", f"{folder}/none"]) == [
+    assert site.begun([f"{folder}/a.0.started", f"{folder}/b.0.ended", f"{folder}/none"]) == [
         Mark("n1", 7, "/there/0"),
         None,
         None,
@@ -115,9 +117,9 @@ def test_what_elements_left(site: Site, tmp_path: Path) -> None:
     put(f"{folder}/done.json", {"status": "completed"})
     put(f"{folder}/ended.json", {"cause": "cancelled"})
     (tmp_path / "damaged.json").write_text("{")
-    (tmp_path / "ended.begun").touch()
+    (tmp_path / "ended.1.begun").touch()
     (tmp_path / "log").write_bytes(b"x" * 5000 + b"the end\xff")
-    asked = [(f"{folder}/{name}.json", f"{folder}/{name}.begun", f"{folder}/log") for name in ("done", "ended", "none")]
+    asked = [(f"{folder}/{name}.json", f"{folder}/{name}", f"{folder}/log") for name in ("done", "ended", "none")]
     done, ended, none = site.left(asked)
     said = ("x" * 5000 + "the end\ufffd")[-4096:]
     assert done == Left({"status": "completed"}, "", False, None)

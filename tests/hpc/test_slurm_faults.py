@@ -115,11 +115,32 @@ def test_somebody_cancels_a_job_that_has_not_started(make_bench: MakeBench, clus
     assert isinstance(note, Note)
     assert note.message == "pending in the scheduler: 1 job: waits for free nodes"
     cluster.run("scancel", job)
-    outcome = bench.finished(waiting).outcome  # Slurm forgets what never ran as soon as it is cancelled
-    assert outcome.cause in (Cause.CANCELLED, Cause.LOST)
-    assert re.match(r"job \d+_0 was cancelled|the scheduler no longer knows job \d+_0", outcome.message)
+    outcome = bench.finished(waiting).outcome
+    assert (outcome.cause, outcome.message.startswith(f"job {job} was cancelled in the scheduler")) == (
+        Cause.CANCELLED,
+        True,
+    )
     bench.source.cancel([running])
     assert bench.finished(running).outcome.message == "ended before it was done"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_somebody_cancels_a_job_of_an_array_that_runs(make_bench: MakeBench, cluster: SlurmCluster, count: int) -> None:
+    """Slurm forgets it at once; that it is not lost is seen by the others, or by the end of the array."""
+    bench = make_bench(default_resources="cpus_per_task=4:nodes=4:exclusive=true")
+    attempts = [bench.attempt(index, "do=hang", "stubborn=false") for index in range(count)]
+    bench.source.submit(attempts)
+    bench.started(attempts[0])
+    waiting = sorted(name for name, state in cluster.jobs().items() if state == "PENDING")
+    cluster.run("scancel", waiting[-1])
+    ended = bench.wait(lambda event: isinstance(event, AttemptFinished))
+    assert isinstance(ended, AttemptFinished)
+    assert ended.task == count - 1
+    assert ended.outcome.cause is Cause.CANCELLED
+    words = rf"job {waiting[-1]} was cancelled in the scheduler( \(by 0\))?"
+    assert re.fullmatch(words, ended.outcome.message), ended.outcome
+    bench.source.cancel(attempts)
+    assert {bench.ended(attempt).outcome.message for attempt in attempts[:-1]} == {"ended before it was done"}
 
 
 def test_a_node_that_is_taken_down(make_bench: MakeBench, cluster: SlurmCluster) -> None:

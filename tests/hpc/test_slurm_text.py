@@ -9,6 +9,7 @@ import pytest
 
 from hsm_core.sources.hpc import slurm_text
 from hsm_core.sources.hpc.resources import Resources
+from hsm_core.sources.hpc.slurm_states import dropped
 from hsm_core.sources.hpc.slurm_text import (
     SlurmConfig,
     accounting_command,
@@ -58,7 +59,7 @@ ACCOUNTS = jobs(parse_accounting(own(accounting_command(IDS.values())).out))
         ("nodefail", Phase.NODE_FAIL, "NodeDown", "n1", None, None, 0),
         ("noderequeue", Phase.PENDING, "ReqNodeNotAvail, UnavailableNodes:n1", None, None, None, 1),
         ("cancelrunning", Phase.CANCELLED, "", "n3", None, 15, 0),
-        ("cancelpending", Phase.CANCELLED, "JobHeldUser", None, None, None, 0),
+        ("cancelpending", Phase.CANCELLED, "", None, None, None, 0),
         ("held", Phase.HELD, "JobHeldUser", None, None, None, 0),
         ("neverdep", Phase.PENDING, "DependencyNeverSatisfied", None, None, None, 0),
         ("toobig", Phase.PENDING, "PartitionConfig", None, None, None, 0),
@@ -386,3 +387,17 @@ def test_the_configuration_of_one_without_accounting() -> None:
     text = answer(TESTBED / "60_no_accounting.txt", "scontrol show config").out
     assert parse_config(text).accounting is False
     assert parse_config("MaxArraySize            = 0\nJobRequeue  = 0\n") == SlurmConfig(max_array_size=0)
+
+
+def test_what_was_cancelled_while_it_waited() -> None:
+    """As squeue of a real Slurm had it: job 2 was cancelled whole, of job 3 the element 1; nobody knows of job 4."""
+    told = {
+        "2": JobState("2", Phase.CANCELLED, "by 0"),
+        "3_0": JobState("3_0", Phase.PENDING, "Resources"),
+        "3_2": JobState("3_2", Phase.PENDING, "Resources"),
+        "5_0": JobState("5_0", Phase.RUNNING),
+    }
+    assert dropped(["2_0", "3_1", "4_0", "5_1"], told) == {
+        "2_0": JobState("2_0", Phase.CANCELLED, "by 0"),
+        "3_1": JobState("3_1", Phase.CANCELLED),
+    }

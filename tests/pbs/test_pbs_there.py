@@ -41,7 +41,7 @@ def there(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def job(folder: Path, script: str) -> Job:
     folder.mkdir()
-    return Job("hsm-token", str(folder), ["sh", "-c", script, "sh"], ["export LEAD=led"], 2, parse({}), None, False)
+    return Job("hsm-token", str(folder), ["sh", "-c", script, "sh"], ["export LEAD=led"], 2, parse({}), None, False, 0)
 
 
 def states(there: Pbs, batch: Batch) -> list[JobState]:

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hsm_core.remote.batch import BEGUN
 from hsm_core.sources.hpc.resources import Resources, restored
 from hsm_core.sources.hpc.site import Found
 
@@ -34,9 +33,9 @@ class Batch:
     def token(self) -> str:
         return os.path.basename(self.folder)
 
-    def begun(self, attempt: str) -> str:
-        """The path of the mark of an element that has come so far as to run its attempt."""
-        return os.path.join(self.folder, f"{attempt}{BEGUN}")
+    def marks(self, attempt: str) -> str:
+        """What the paths of an element's marks begin with; a number follows, of one of its starts, and what it is."""
+        return os.path.join(self.folder, attempt)
 
 
 def new(top: str, attempts: Sequence[str], resources: Resources) -> Batch:

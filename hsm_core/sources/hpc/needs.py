@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,10 +38,12 @@ class Needs:
         """What an attempt asks for that is not unknown."""
         return self._known[attempt.id]
 
-    def equal(self, attempts: Sequence[Attempt], most: int) -> list[Attempt]:
-        """The first of these and, in their order, others that ask for the same; at most so many. None is unknown."""
-        first = self.of(attempts[0])
-        return list(itertools.islice((attempt for attempt in attempts if self.of(attempt) == first), most))
+    def groups(self, attempts: Sequence[Attempt]) -> list[list[Attempt]]:
+        """These by what they ask for, in the order in which they come. None is unknown."""
+        found: dict[Resources, list[Attempt]] = {}
+        for attempt in attempts:
+            found.setdefault(self.of(attempt), []).append(attempt)
+        return list(found.values())
 
     def work_out(self, attempts: Sequence[Attempt], patience: float) -> Iterator[tuple[Attempt, Outcome]]:
         """Learn what these ask for, of as many as so many seconds allow; tells which can't be submitted, and why."""

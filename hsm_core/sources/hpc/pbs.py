@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hsm_core.exceptions import Rejected, SourceError, Unavailable
-from hsm_core.pbs import status, text
+from hsm_core.pbs import command, status, text
 from hsm_core.pbs.text import Answer, PbsError, Refusal
 from hsm_core.sources.hpc import scheduler, translation
 from hsm_core.sources.hpc.batch import Batch
@@ -37,6 +37,7 @@ class Pbs:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self.calls = 0
         self._dialect = status.Dialect()
         self._most = MOST
         self._version = ""
@@ -68,7 +69,7 @@ class Pbs:
             "rerunnable": job.requeue,
             "dependency": job.dependency,
             "setup": [*job.lead],
-            "signal_delay_s": 0,
+            "signal_delay_s": job.signal_delay,
         }
         try:
             options = script.options(parameters)
@@ -98,20 +99,12 @@ class Pbs:
 
     def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
         elements = [self.element(str(b.job), i) for b in batches for i in range(len(b.attempts))]
-        told = self._told(elements)
-        return {element: _state(element, status.of(element, told)) for element in elements}
-
-    def _told(self, elements: Sequence[str]) -> Mapping[str, status.State]:
-        while True:
-            answer = self._run(status.command(elements, self._dialect))
-            simpler = status.simpler(answer, self._dialect)
-            if simpler is None:
-                break
-            self._dialect = simpler
         try:
-            return status.read(answer, self._dialect)
+            answer, self._dialect = command.ask(elements, self._dialect, self._run)
+            told = status.read(answer, self._dialect)
         except PbsError as e:
             raise Unavailable(str(e)) from e
+        return {element: _state(element, status.of(element, told)) for element in elements}
 
     def element(self, job: str, index: int) -> str:
         return text.member(job, index)
@@ -125,6 +118,7 @@ class Pbs:
             raise Unavailable(str(text.error(answer, "PBS did not delete jobs")))
 
     def _run(self, argv: Sequence[str]) -> Answer:
+        self.calls += 1
         environ = {**self._site.environ}
         # A launcher that runs in a job finds them where its submitter did.
         environ["PATH"] = os.pathsep.join(filter(None, (environ.get(name) for name in ("PATH", "PBS_O_PATH"))))

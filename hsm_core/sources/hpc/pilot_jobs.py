@@ -8,12 +8,14 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hsm_core.config import SourceConfig
 from hsm_core.sources.base import Post, SweepContext
+from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.scheduler import Job
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.task import Attempt, Task, task_index
@@ -44,9 +46,15 @@ class PilotJobs(HpcSource):
         self._folders: Mapping[str, Path] = {}
         """those of the batches of pilots that earlier launchers left, by the pilots' ids"""
 
+    def _due(self, alike: Sequence[Attempt], quiet: float, held: float) -> bool:
+        return True  # all that are wanted come at once
+
     @property
-    def _gather(self) -> float:
-        return 0.0  # all that are wanted come at once
+    def _requeue(self) -> bool:
+        return False  # what ran in a pilot that ends goes to others
+
+    def _job(self, made: Batch) -> Job:
+        return replace(super()._job(made), signal_delay=0)
 
     @property
     def _records(self) -> str:
@@ -89,14 +97,14 @@ class PilotJobs(HpcSource):
     def has_started(self, pilot: Attempt) -> bool:
         """Whether it has come so far as to take tasks."""
         folder = self._folder(pilot)
-        return folder is not None and (folder / f"{pilot.id}.started").exists()
+        return folder is not None and _mark(folder, pilot).exists()
 
     def address(self, pilot: Attempt) -> Address:
         """Where a pilot that has started is reached. Raises OSError where it has ended, and its files are gone."""
         folder = self._folder(pilot)
         if folder is None:
             raise FileNotFoundError(f"{pilot.id} has ended")
-        mark = json.loads((folder / f"{pilot.id}.started").read_text("utf-8"))
+        mark = json.loads(_mark(folder, pilot).read_text("utf-8"))
         secret = json.loads((folder / "batch.json").read_text("utf-8"))["secret"]
         return Address(mark["gate"], mark["port"], secret)
 
@@ -104,3 +112,8 @@ class PilotJobs(HpcSource):
         with self._changed:
             element = self._watch.elements.get(pilot.id)
         return self._folders.get(pilot.id) if element is None else Path(element.batch.folder)
+
+
+def _mark(folder: Path, pilot: Attempt) -> Path:
+    """What it leaves when it has started; a pilot has one start."""
+    return folder / f"{pilot.id}.0.started"

@@ -25,7 +25,10 @@ class Full(Unavailable):
 
 @dataclass(frozen=True)
 class Job:
-    """What is submitted: an array whose elements run a command, each with its number behind."""
+    """What is submitted: an array whose elements run a command.
+
+    Behind it stand an element's number and, where the scheduler tells that, how often it was started before.
+    """
 
     token: str
     folder: str
@@ -39,6 +42,8 @@ class Job:
     """in the scheduler's words"""
     requeue: bool
     """whether the scheduler may start an element again"""
+    signal_delay: int
+    """seconds before its time limit at which an element's own process is sent SIGUSR2; 0: it is not"""
 
 
 class Scheduler(Protocol):
@@ -46,6 +51,8 @@ class Scheduler(Protocol):
 
     system: str
     """its name in the configuration"""
+    calls: int
+    """how many of its programs were run"""
 
     def start(self) -> None:
         """Learn what the cluster allows. Raises SourceError where it can't be used."""

@@ -139,9 +139,17 @@ class Site(ABC):
         return self._values([("begun", {"path": path}) for path in marks], Mark | None)
 
     def left(self, elements: Iterable[tuple[str, str, str | None]]) -> list[Left]:
-        """What elements have left: of each the paths of its record, its mark and its job's output. Raises OSError."""
-        asked = [("left", {"record": record, "mark": mark, "log": log}) for record, mark, log in elements]
+        """What elements have left: of each the paths of its record, its marks and its job's output. Raises OSError."""
+        asked = [("left", {"record": record, "marks": marks, "log": log}) for record, marks, log in elements]
         return self._values(asked, Left)
+
+    def call_off(self, marks: str) -> None:
+        """Have an element end that may still live somewhere. Raises OSError."""
+        self._value("call_off", {"marks": marks}, None)
+
+    def exist(self, paths: Sequence[str]) -> list[bool]:
+        """Whether there are these files."""
+        return self._value("exist", {"paths": paths}, list[bool]) if paths else []
 
     def _value(self, name: str, arguments: Mapping[str, Any], kind: type[T] | None, patience: float = ANSWER) -> T:
         value: T = self._values([(name, arguments)], kind, patience)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +14,7 @@ from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.scheduler import Full, Job, Unsure
 from hsm_core.sources.hpc.site import Site
 from hsm_core.sources.hpc.slurm_refusals import Refusal, question_refused, refusal_words, submission_refused
+from hsm_core.sources.hpc.slurm_states import dropped
 from hsm_core.sources.hpc.states import JobState, settled
 
 _ERRORS = {Refusal.REJECTED: Rejected, Refusal.AMBIGUOUS: Unsure, Refusal.OVER_LIMIT: Full}
@@ -26,6 +28,7 @@ class Slurm:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self.calls = 0
         self._config = text.SlurmConfig()
 
     def start(self) -> None:
@@ -44,6 +47,7 @@ class Slurm:
     def submit(self, job: Job) -> str:
         script = os.path.join(job.folder, "job.sh")
         self._site.put(script, self._script(job))
+        self.calls += 1
         environ = text.submission_environment(self._site.environ, job.resources)
         done = self._site.run(["sbatch", script], environ, scheduler.PATIENCE)
         found = text.parse_submitted(done.out) if done.code == 0 else None
@@ -64,17 +68,19 @@ class Slurm:
         executor = Described(job.folder)
         parameters = translation.slurm(job.resources)
         further = {**parameters.pop("additional_parameters"), ("requeue" if job.requeue else "no-requeue"): True}
+        if job.signal_delay:
+            further["signal"] = f"B:USR2@{job.signal_delay}"  # without B it is for steps, and there is none
         executor.update_parameters(
             **parameters,
             job_name=job.token,
             wckey=None,
-            setup=[*job.lead],
+            setup=["trap '' USR2", *job.lead],
             dependency=job.dependency,
             array_parallelism=job.count,
             additional_parameters=further,
         )
         executor.parameters["map_count"] = job.count
-        line = f'exec {shlex.join(job.command)} "$SLURM_ARRAY_TASK_ID"'
+        line = f'exec {shlex.join(job.command)} "$SLURM_ARRAY_TASK_ID" "${{SLURM_RESTART_COUNT-0}}"'
         made: str = executor._make_submission_file_text(line, job.token)
         return made
 
@@ -89,8 +95,17 @@ class Slurm:
         missing = [e for e in elements if e not in queue and e in ended]
         accounting: Mapping[str, JobState] = {}
         if missing and self._config.accounting:
-            accounting = text.parse_accounting(self._asked(text.accounting_command(missing)), names)
-        return settled(elements, queue, accounting)
+            with contextlib.suppress(Unavailable):  # it may be away for days, and files tell nearly all of it
+                accounting = text.parse_accounting(self._asked(text.accounting_command(missing)), names)
+        return settled(elements, queue, {**accounting, **self._dropped(batches, {**accounting, **queue})})
+
+    def _dropped(self, batches: Collection[Batch], told: Mapping[str, JobState]) -> Mapping[str, JobState]:
+        """Those that were cancelled while they waited."""
+        logs = {self.element(str(b.job), i): self.log(b, i) for b in batches for i in range(len(b.attempts))}
+        found = dropped([element for element in logs if element not in told], told)
+        # What has started has its output there, which Slurm makes before anything else.
+        ran = self._site.exist([logs[element] for element in found])
+        return {element: state for (element, state), there in zip(found.items(), ran, strict=True) if not there}
 
     def element(self, job: str, index: int) -> str:
         return f"{job}_{index}"
@@ -103,6 +118,7 @@ class Slurm:
 
     def _asked(self, argv: Sequence[str]) -> str:
         """What a command answers; nothing where it knows nothing of what it was asked for. Raises Unavailable."""
+        self.calls += 1
         done = self._site.run(argv, text.environment(self._site.environ), scheduler.PATIENCE)
         if done.code == 0:
             return done.out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from hsm_core.sources.hpc.states import Phase
+from hsm_core.sources.hpc.states import JobState, Phase
 
 OOM_SIGNAL = 125
 """what Slurm gives as the signal of a step that the kernel ended for want of memory; no real signal is so high"""
@@ -60,6 +62,24 @@ def phase_of(state: str, reason: str) -> tuple[Phase, str]:
     if phase is Phase.PENDING and _HELD.search(reason):
         phase = Phase.HELD
     return phase, reason if state in _PLAIN else " ".join(filter(None, [state, reason]))
+
+
+def dropped(elements: Iterable[str], told: Mapping[str, JobState]) -> dict[str, JobState]:
+    """Those of these elements that were cancelled while they waited; they must never have started.
+
+    Of such a one Slurm (22.05) forgets all at once, and neither squeue nor `scontrol show job` nor sacct knows it. That
+    of an array none is left it shows as the end of the array, and of others by those that still wait.
+    """
+    waiting = {name.partition("_")[0] for name, state in told.items() if state.phase in (Phase.PENDING, Phase.HELD)}
+    found = {}
+    for element in elements:
+        job = element.partition("_")[0]
+        array = told.get(job)
+        if array is not None and array.phase is Phase.CANCELLED:
+            found[element] = replace(array, element=element)
+        elif job in waiting:
+            found[element] = JobState(element, Phase.CANCELLED)
+    return found
 
 
 def exit_of(text: str, phase: Phase) -> tuple[int | None, int | None]:

@@ -90,6 +90,7 @@ def parse_queue(text: str, names: Mapping[str, str] = _ANY) -> dict[str, JobStat
         if not (restarts.isdecimal() and status.isdecimal()) or name != _expected(id_, names, name)[:80]:
             continue
         phase, words = phase_of(state, "" if reason == "None" else reason)
+        words = "" if phase is Phase.CANCELLED else words  # it is why the job waited
         code, signal = exit_of_status(int(status), phase)
         if signal == OOM_SIGNAL:
             phase = Phase.OUT_OF_MEMORY

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,26 +25,22 @@ from hsm_core.records import settle
 from hsm_core.sources import environment
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
 from hsm_core.sources.hpc import batch as batches
-from hsm_core.sources.hpc.allowance import Allowance
+from hsm_core.sources.hpc.allowance import Allowance, due
 from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.home import home_of
 from hsm_core.sources.hpc.needs import Needs
+from hsm_core.sources.hpc.overview import Overview
 from hsm_core.sources.hpc.resources import of_source, plain
 from hsm_core.sources.hpc.scheduler import Full, Job, Scheduler, Unsure
 from hsm_core.sources.hpc.site import Lost
-from hsm_core.sources.hpc.states import JobState, Phase
 from hsm_core.sources.hpc.systems import scheduler_of
 from hsm_core.sources.hpc.waiting import Waiting
 from hsm_core.sources.hpc.watch import Watch
-from hsm_core.sources.hpc.words import reason_words
 from hsm_core.sources.spec import spec
 from hsm_core.task import Attempt, Cause, Outcome
-from hsm_core.text import plural
 
 log = logging.getLogger(__name__)
 
-GATHER = 0.3
-"""seconds without another attempt after which a batch is complete"""
 TICK = 0.2
 """seconds between two looks at what elements left"""
 POLL = 10.0
@@ -73,11 +68,10 @@ class HpcSource(Source):
         """attempts of an earlier launcher that are to be looked for"""
         self._unsure: list[Batch] = []
         """batches of which nobody knows whether they were submitted"""
-        self._allowance = Allowance()
         self._poll_at = 0.0
         self._down = False
-        self._reasons: Mapping[str, int] = {}
-        """why jobs pend, and how many"""
+        self._full = ""
+        """why no more jobs were taken when that was last said; empty: they are"""
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -104,6 +98,8 @@ class HpcSource(Source):
         except HsmError as e:
             self._home.part(ended=False)
             raise SourceError(self._about(e)) from e
+        self._allowance = Allowance(lambda: self._scheduler.calls)
+        self._overview = Overview(self.name, post)
         self._top = os.path.join(directory, ".hsm", "hpc", self.name)
         given, warnings = environment.given(self.config)
         for told in warnings:
@@ -111,7 +107,8 @@ class HpcSource(Source):
         self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": directory}
         self._needs = Needs(of_source(self.config), self._scheduler.system, self._composed_from)
         self._waiting = Waiting(self._needs)
-        self._watch = Watch(self.name, self._records, self._home, self._scheduler, post, self._changed)
+        watched = (self.name, self._records, self._home, self._scheduler, post, self._changed)
+        self._watch = Watch(*watched, requeue=self._requeue)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
 
@@ -200,24 +197,31 @@ class HpcSource(Source):
                 self._work_out(coming)
                 if (made := self._next_batch()) is not None:
                     self._hand_in(*made)
-                self._withdraw()
+                if not self._down or time.monotonic() >= self._poll_at:
+                    self._watch.withdraw()
                 self._ask()
             except (Unavailable, OSError) as e:
                 if self._closed:
                     return
                 coming = ()
-                # One that is lost comes back by itself; how things stand is asked then.
-                self._poll_at = 0.0 if isinstance(e, Lost) else time.monotonic() + POLL
-                if not self._down:
-                    self._down = True
-                    self._post(SourceDown(self.name, f"{self._about(e)}. Its jobs go on there."))
+                self._is_down(self._about(e))
+                if isinstance(e, Lost):  # it comes back by itself; how things stand is asked then
+                    self._poll_at = 0.0
             except SourceError as e:
                 self._give_up(self._about(e))
                 return
-            except Exception as e:  # unheard, its attempts would be waited for
-                log.exception("source %s", self.name)
-                self._give_up(self._about(e))
-                return
+            except Exception as e:  # unheard, its attempts would be waited for; given up, their jobs would go on
+                log.exception("source %s: a fault of hsm", self.name)
+                self._is_down(f"{self._home.where}: a fault of hsm, it goes on after a while: {type(e).__name__}: {e}")
+                coming = ()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, POLL)
+
+    def _is_down(self, why: str) -> None:
+        self._poll_at = time.monotonic() + POLL
+        if not self._down:
+            self._down = True
+            self._post(SourceDown(self.name, f"{why}. Its jobs go on there."))
 
     def _pause_until_next_look(self) -> float | None:
         """Seconds to wait if nothing happens here; None: as long as that is so. The caller has the lock."""
@@ -261,8 +265,9 @@ class HpcSource(Source):
         with self._changed:  # so that whoever looks for an attempt finds it waiting, or watched
             if self._needs.unknown(self._waiting.attempts):
                 return None
-            attempts = self._waiting.next(self._scheduler.largest_array(), self._gather)
-            if not attempts or not self._allowance.take():
+            attempts = self._waiting.next(self._scheduler.largest_array(), self._due)
+            overdue = bool(self._watch.elements) and time.monotonic() >= self._poll_at + POLL  # questions first then
+            if not attempts or not self._allowance.free(2 if overdue else 1):
                 return None
             made = batches.new(self._top, [attempt.id for attempt in attempts], self._needs.of(attempts[0]))
             for attempt in self._waiting.drop(set(made.attempts)):
@@ -287,15 +292,25 @@ class HpcSource(Source):
         except (Unavailable, OSError) as e:
             self._take_back(made, attempts, e)
             return
+        except Exception:  # whatever it was: the job may be there
+            self._unsure.append(made)
+            raise
         crashpoint("array_submitted")
         self._waiting.taken()
-        self._poll_at = time.monotonic() + POLL
+        self._full = ""
+        if all(element.batch is made for element in self._watch.elements.values()):
+            self._poll_at = time.monotonic() + POLL
         self._site.submitted(made.folder, made.job)
         self._up()
 
+    def _due(self, alike: Sequence[Attempt], quiet: float, held: float) -> bool:
+        """Whether these, which ask for the same, go out now; the caller has the lock."""
+        pending = self._watch.pending(self._needs.of(alike[0]))
+        return due(len(alike), self._scheduler.largest_array(), pending, quiet, held)
+
     @property
-    def _gather(self) -> float:
-        return GATHER
+    def _requeue(self) -> bool:
+        return self.config.requeue
 
     @property
     def _records(self) -> str:
@@ -312,7 +327,7 @@ class HpcSource(Source):
             "payload": os.path.join(self._home.directory, ".hsm", self._sweep.payload.name),
             "records": self._records,
             "manifests": not self.shares_files,
-            "requeue": self.config.requeue,
+            "requeue": self._requeue,
             "variables": self._variables,
         }
 
@@ -327,7 +342,8 @@ class HpcSource(Source):
             resources=made.resources,
             # Once it was met, the scheduler may have forgotten the jobs that it names.
             dependency=None if self._watch.any_started else self._sweep.config.dependency,
-            requeue=self.config.requeue,
+            requeue=self._requeue,
+            signal_delay=self.config.signal_delay,
         )
 
     def _take_back(self, made: Batch, attempts: Sequence[Attempt], why: Unavailable | OSError) -> None:
@@ -349,31 +365,23 @@ class HpcSource(Source):
             raise Unavailable(f"the batch can't be written: {self._home.unwritable(why, self._top)}") from why
         if not isinstance(why, Full):
             raise why
-        self._post(Note("WARNING", f"no more jobs are taken now, {len(kept)} wait: {why}", source=self.name))
+        if str(why) != self._full:
+            self._full = str(why)
+            self._post(Note("WARNING", f"no more jobs are taken now, {len(kept)} wait: {why}", source=self.name))
 
     def _up(self) -> None:
         if self._down:
             self._down = False
             self._post(SourceUp(self.name))
 
-    def _withdraw(self) -> None:
-        """Have the scheduler end what is to be cancelled, as far as it has that."""
-        with self._changed:
-            self._watch.unwanted &= self._watch.elements.keys()
-            unwanted = [self._watch.elements[attempt_id] for attempt_id in self._watch.unwanted]
-        named = [element for element in unwanted if element.batch.job is not None]
-        if named:
-            self._scheduler.cancel([self._watch.name(element) for element in named])
-            self._watch.curious = True
-        with self._changed:
-            self._watch.unwanted -= {element.attempt.id for element in named}
-
     def _ask(self) -> None:
         """Ask the scheduler how things stand, if it is time for that."""
         if self._watch.curious:
-            self._poll_at, self._watch.curious = 0.0, False
+            self._poll_at, self._watch.curious = min(self._poll_at, time.monotonic()), False
+        if not self._watch.elements:
+            self._overview.tell(())
         asked = self._watch.elements or self._down
-        if not asked or time.monotonic() < self._poll_at or not self._allowance.take():
+        if not asked or time.monotonic() < self._poll_at or not self._allowance.free():
             return
         self._poll_at = time.monotonic() + POLL
         for batch in [*self._unsure]:
@@ -384,15 +392,7 @@ class HpcSource(Source):
             gone = [self._watch.name(e) for e in named if e.started or e.ended or e.gone_since is not None]
             states = self._scheduler.states({e.batch.token: e.batch for e in named}.values(), gone)
             self._watch.judge_all(states)
-            self._tell_pending([states[self._watch.name(element)] for element in named])
+            self._overview.tell([states[self._watch.name(element)] for element in named])
         elif self._down:
             self._scheduler.start()
         self._up()
-
-    def _tell_pending(self, states: Sequence[JobState]) -> None:
-        """Say why jobs wait, each time there are other reasons."""
-        reasons = Counter(reason_words(s.reason) for s in states if s.phase in (Phase.PENDING, Phase.HELD))
-        if reasons.keys() - self._reasons.keys():
-            told = "; ".join(f"{plural(count, 'job')}: {words}" for words, count in reasons.most_common(3))
-            self._post(Note("INFO", f"pending in the scheduler: {told}", source=self.name))
-        self._reasons = reasons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from hsm_core.sources.hpc.needs import Needs
 from hsm_core.task import Attempt
@@ -18,13 +18,14 @@ class Waiting:
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
         self.attempts: list[Attempt] = []
-        self._came_at = self._not_before = 0.0
-        """when the last of them came, and when the next batch may go out after one that did not"""
+        self._first_at = self._last_at = self._not_before = 0.0
+        """when the first and the last of them came, and when the next batch may go out after one that did not"""
         self._pause = FIRST_PAUSE
 
     def add(self, attempts: Iterable[Attempt]) -> None:
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at if self.attempts else self._last_at
         self.attempts += attempts
-        self._came_at = time.monotonic()
 
     def drop(self, ids: Collection[str]) -> list[Attempt]:
         """Those with these ids, which wait no more."""
@@ -32,17 +33,17 @@ class Waiting:
         self.attempts = [attempt for attempt in self.attempts if attempt.id not in ids]
         return dropped
 
-    def next(self, most: int, gather: float) -> list[Attempt]:
+    def next(self, most: int, due: Callable[[Sequence[Attempt], float, float], bool]) -> list[Attempt]:
         """Those that go out in a batch now, which have at most so many; they wait until they are dropped.
 
-        `gather`: seconds without another attempt after which a batch is complete that could be larger. What they all
-        ask for must be known.
+        `due` says it of attempts that ask for the same, by the seconds since the last one came, and since the first.
+        What they all ask for must be known.
         """
         now = time.monotonic()
-        if not self.attempts or now < self._not_before:
+        if now < self._not_before:
             return []
-        taken = self._needs.equal(self.attempts, most)
-        return taken if len(taken) >= most or now - self._came_at >= gather else []
+        quiet, held = now - self._last_at, now - self._first_at
+        return next((g for g in self._needs.groups(self.attempts) if due(g, quiet, held)), [])[:most]
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
         """Those of a batch that was not taken; the next one goes out after a pause."""
@@ -53,3 +54,4 @@ class Waiting:
     def taken(self) -> None:
         """A batch was taken."""
         self._pause = FIRST_PAUSE
+        self._first_at = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import threading
 import time
 from collections import Counter
@@ -13,13 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from hsm_core.events import AttemptFinished, AttemptStarted
+from hsm_core.events import AttemptFinished, AttemptStarted, Note
 from hsm_core.exceptions import SourceError
 from hsm_core.records import record_path
+from hsm_core.remote import starts
 from hsm_core.sources.base import Post
 from hsm_core.sources.hpc import batch as batches
 from hsm_core.sources.hpc.batch import Batch
 from hsm_core.sources.hpc.home import Home
+from hsm_core.sources.hpc.resources import Resources
 from hsm_core.sources.hpc.scheduler import Scheduler
 from hsm_core.sources.hpc.site import Left, Mark
 from hsm_core.sources.hpc.slurm_log import phase_of_log
@@ -32,6 +34,8 @@ GRACE = 15.0
 """seconds that a result may need to be seen here after its job has ended"""
 HOPE = 60.0
 """seconds that a job may wait for what will never come: somebody may be mending that"""
+CALLED_OFF = starts.PATIENCE
+"""seconds after which what was called off has ended"""
 
 
 @dataclass
@@ -39,6 +43,10 @@ class Element:
     attempt: Attempt
     batch: Batch
     index: int
+    start: int = 0
+    """the latest start of it that was heard of"""
+    restarts: int = 0
+    """how often the scheduler has started it again, as far as that has told"""
     started: bool = False
     ended: bool = False
     """whether its process has left a word that it ends"""
@@ -46,8 +54,24 @@ class Element:
     """when its job was first found to have ended"""
     hopeless_since: float | None = None
     """when it was first found to wait for what will not come"""
+    called_off_at: float | None = None
+    """since when it is to end, wherever it still runs"""
     memory: float | None = None
     """MiB that the scheduler gave it by its own word"""
+
+
+@dataclass(frozen=True)
+class _News:
+    """A mark that was not heard of."""
+
+    element: Element
+    start: int
+    """which start of the element made it"""
+    of_end: bool
+
+    @property
+    def path(self) -> str:
+        return f"{self.element.batch.marks(self.element.attempt.id)}.{self.start}.started"
 
 
 @dataclass(frozen=True)
@@ -61,6 +85,10 @@ class Seen:
     """how it ended by its job's own output"""
     said: str
     """the end of that"""
+
+    def may_live(self, state: JobState) -> bool:
+        """Whether its processes may live on, though its job is gone: where the scheduler does not see them."""
+        return self.begun and self.hint is None and state.phase in (Phase.NODE_FAIL, Phase.UNKNOWN)
 
 
 class Watch:
@@ -77,8 +105,11 @@ class Watch:
         scheduler: Scheduler,
         post: Post,
         changed: threading.Condition,
+        *,
+        requeue: bool,
     ) -> None:
         self._source = source
+        self._requeue = requeue
         self._records = records
         """their folder at the site"""
         self._home = home
@@ -133,6 +164,18 @@ class Watch:
         never = [e.attempt for e in self.elements.values() if e.batch is batch and not e.started]
         self.settle(never, "it was never submitted")
 
+    def withdraw(self) -> None:
+        """Have the scheduler end what is to be cancelled, as far as it has that. Raises Unavailable."""
+        with self._changed:
+            self.unwanted &= self.elements.keys()
+            unwanted = [self.elements[attempt_id] for attempt_id in self.unwanted]
+        named = [element for element in unwanted if element.batch.job is not None]
+        if named:
+            self._scheduler.cancel([self.name(element) for element in named])
+            self.curious = True
+        with self._changed:
+            self.unwanted -= {element.attempt.id for element in named}
+
     def drop(self, attempt_id: str) -> Batch | None:
         """Watch an attempt no more; its batch is returned where that was the last one of it."""
         with self._changed:
@@ -152,6 +195,11 @@ class Watch:
         """The scheduler's name for an element whose batch is submitted."""
         return self._scheduler.element(str(element.batch.job), element.index)
 
+    def pending(self, resources: Resources) -> int:
+        """How many of them that ask for this have not begun yet, as far as they were heard of."""
+        waits = [e for e in self.elements.values() if not (e.started or e.ended)]
+        return sum(element.batch.resources == resources for element in waits)
+
     def submitted(self) -> list[Element]:
         """Those that the scheduler has, or had."""
         return [element for element in self.elements.values() if element.batch.job is not None]
@@ -161,28 +209,36 @@ class Watch:
         known = {b.folder: self._known.setdefault(token, set()) for token, b in self._batches.items()}
         found = self._site.news({folder: len(names) for folder, names in known.items()})
         fresh = [(folder, name) for folder in known for name in sorted({*found.get(folder, ())} - known[folder])]
-        started = self._of_marks(fresh, "started")
-        marks = self._site.begun([os.path.join(e.batch.folder, f"{e.attempt.id}.started") for e in started])
-        ended = self._of_marks(fresh, "ended")
-        seen = self.look(ended)
-        for element, mark in zip(started, marks, strict=True):
-            self._begun(element, mark)
+        told = [self._news(folder, name) for folder, name in fresh]
+        news = sorted((one for one in told if one is not None), key=lambda one: (one.start, one.of_end))
+        paths = [one.path for one in news if not one.of_end]
+        marks = dict(zip(paths, self._site.begun(paths), strict=True))
+        seen = self.look([one.element for one in news if one.of_end])
         for folder, name in fresh:
             known[folder].add(name)
-        for element in ended:
-            element.ended = True
-            self._left(element, seen[element.attempt.id])
+        for one in news:
+            if one.start < one.element.start or one.element.attempt.id not in self.elements:
+                continue
+            one.element.start = one.start
+            if not one.of_end:
+                self._begun(one.element, marks[one.path])
+            else:
+                one.element.ended = True
+                self._left(one.element, seen[one.element.attempt.id])
 
-    def _of_marks(self, fresh: Iterable[tuple[str, str]], what: str) -> list[Element]:
-        """The elements that have left marks of this kind, each in its own batch's folder."""
-        named = [(folder, *name.rpartition(".")[::2]) for folder, name in fresh]
-        found = [(folder, self.elements.get(id_)) for folder, id_, kind in named if kind == what]
-        return [element for folder, element in found if element is not None and element.batch.folder == folder]
+    def _news(self, folder: str, name: str) -> _News | None:
+        """What a mark tells that is in the folder of its element's batch."""
+        found = re.fullmatch(r"(.+)\.(\d{1,9})\.(started|ended)", name, re.ASCII)
+        element = None if found is None else self.elements.get(found[1])
+        if found is None or element is None or element.batch.folder != folder:
+            return None
+        return _News(element, int(found[2]), found[3] == "ended")
 
     def _begun(self, element: Element, mark: Mark | None) -> None:
         if mark is None:
             return
         element.started = self.any_started = True
+        element.ended, element.gone_since = False, None
         a = element.attempt
         element.memory = mark.memory
         facts = (mark.host, mark.pid, self._home.began(a.id, mark), mark.gpus)
@@ -191,7 +247,7 @@ class Watch:
     def look(self, elements: Iterable[Element]) -> Mapping[str, Seen]:
         """What these have left, by the ids of their attempts; their records are here then."""
         asked = [*elements]
-        places = [(self._record(e.attempt), e.batch.begun(e.attempt.id), self._log(e)) for e in asked]
+        places = [(self._record(e.attempt), e.batch.marks(e.attempt.id), self._log(e)) for e in asked]
         found = self._site.left(places)
         return {e.attempt.id: self._seen(e.attempt, left) for e, left in zip(asked, found, strict=True)}
 
@@ -219,7 +275,7 @@ class Watch:
         """A process has ended: by itself, or because it was told to; why that was, the scheduler knows."""
         if seen.outcome is not None and not self._unexplained(element, seen.outcome):
             self.finish(element.attempt, seen.outcome)
-        elif seen.hint is not None and element.batch.job is not None:
+        elif seen.hint is not None and element.batch.job is not None and not self._requeue:
             self.judge(element, JobState(self.name(element), Phase.UNKNOWN), seen)
         else:
             self.curious = True
@@ -234,21 +290,50 @@ class Watch:
         for element, state in told:
             if state.phase.lives:
                 element.gone_since = None
+                self._follow(element, state)
                 self._doubt(element, state)
             else:
+                self._call_off(element, state, seen[element.attempt.id])
                 self.judge(element, state, seen[element.attempt.id])
+
+    def _call_off(self, element: Element, state: JobState, seen: Seen) -> None:
+        """Have an element end that may still run where the scheduler does not see it, and left nothing for a while."""
+        silent = element.gone_since is not None and time.monotonic() - element.gone_since >= GRACE
+        if silent and seen.outcome is None and seen.may_live(state) and element.called_off_at is None:
+            self._site.call_off(element.batch.marks(element.attempt.id))
+            element.called_off_at = time.monotonic()
+
+    def _over(self, element: Element, state: JobState, seen: Seen) -> bool:
+        """Whether nothing can come any more of an element whose job is gone."""
+        now = time.monotonic()
+        if element.gone_since is None or now - element.gone_since < GRACE:
+            return False
+        if not seen.may_live(state):
+            return True
+        return element.called_off_at is not None and now - element.called_off_at >= CALLED_OFF
+
+    def _follow(self, element: Element, state: JobState) -> None:
+        """Take note of an element that its scheduler starts again."""
+        if state.restarts <= element.restarts:
+            return
+        element.restarts = state.restarts
+        if state.phase is not Phase.RUNNING:
+            element.started = element.ended = False
+        if self._requeue:
+            task = element.attempt.task
+            words = f"the scheduler has queued job {state.element} of {task.name} again; it goes on in its directory"
+            self._post(Note("WARNING", words, source=self._source, task=task.index))
 
     def judge(self, element: Element, state: JobState, seen: Seen) -> None:
         """Settle an attempt whose job is gone: by its result, or after a while without one by that state."""
-        now = time.monotonic()
         if seen.outcome is not None and not self._unexplained(element, seen.outcome):
             self.finish(element.attempt, seen.outcome)
             return
-        element.gone_since = element.gone_since or now
-        never_ran = state.phase is Phase.CANCELLED and not element.started
+        element.gone_since = element.gone_since or time.monotonic()
+        never_ran = state.phase is Phase.CANCELLED and not element.started and not seen.begun
         if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
             never_ran |= not seen.begun
-        if not never_ran and not element.ended and now - element.gone_since < GRACE:
+        if not never_ran and not element.ended and not self._over(element, state, seen):
             self.curious = True
             return
         if element.attempt.id in self.given_up:
