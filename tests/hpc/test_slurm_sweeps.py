@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ class ClusterSweep(Sweep):
         """How often each task was submitted."""
         found = entries(self.directory / ".hsm" / "journal.jsonl")
         return Counter(entry.event.task for entry in found if isinstance(entry.event, ev.AttemptSubmitted))
+
+    def monitor(self) -> str:
+        return self.hsm("monitor", "watch", "--once", str(self.directory))
 
     def arrays(self) -> set[str]:
         """The jobs that the cluster knows of."""
@@ -116,10 +120,21 @@ def test_a_launcher_that_goes_leaves_its_jobs(sweep: ClusterSweep) -> None:
     sweep.assert_done_once(3)
 
 
+def test_the_monitor_shows_the_node_of_a_task(sweep: ClusterSweep) -> None:
+    launcher = sweep.launch("+x=1", "+gated=0")
+    node = re.compile(r"^cluster: 1 job running on n\d$", re.MULTILINE)
+    sweep.wait_for(0, "starts")
+    wait_until(lambda: node.search(sweep.monitor()) is not None, "a node")
+    sweep.open_gate()
+    assert launcher.wait(60) == 0, sweep.said()
+    assert node.search(sweep.monitor()) is None
+
+
 def test_jobs_that_wait_for_another_one(sweep: ClusterSweep) -> None:
     job = sweep.cluster.submit(f"until [ -e '{sweep.folder}/go' ]; do sleep 0.1; done")
     launcher = sweep.launch("+x=range(2)", f"hydra.launcher.dependency='afterok:{job}'")
     wait_until(lambda: "waits for another job" in sweep.said(), "to be told that jobs wait")
+    wait_until(lambda: "cluster: 2 jobs pending (waits for another job)" in sweep.monitor(), "the monitor to tell so")
     assert not sweep.output(0, "starts").exists()
     (sweep.folder / "go").touch()
     assert launcher.wait(90) == 0, sweep.said()
