@@ -45,6 +45,12 @@ def words(problem: str, config: SourceConfig) -> str | None:
     }.get(problem)
 
 
+def for_job(config: SourceConfig) -> list[str]:
+    """The same for the script of a job; where a command fails the job ends, and says why."""
+    wanted = preamble(config, lambda problem: words(problem, config) or problem)
+    return ["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *wanted]
+
+
 def quoted(path: str) -> str:
     """A path or a program's name for the shell, `~` being the home there."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)

@@ -32,14 +32,14 @@ def run(command: Sequence[str], deadline: float = DEADLINE) -> Answer:
 
 
 def ask(
-    elements: Collection[str], dialect: Dialect, call: Callable[[Sequence[str]], Answer] | None = None
+    elements: Collection[str], dialect: Dialect, run: Callable[[Sequence[str]], Answer] = run
 ) -> tuple[Answer, Dialect]:
     """Ask qstat about jobs, in ever simpler ways until one is understood; returns its answer, and which way it was.
 
-    `call` runs a command; None: `run` does. Raises PbsError where there is no qstat, and what `call` raises.
+    Raises what `run` raises, which runs a command.
     """
     while True:
-        answer = (call or run)(status.command(elements, dialect))
+        answer = run(status.command(elements, dialect))
         simpler = status.simpler(answer, dialect)
         if simpler is None:
             return answer, dialect

@@ -11,7 +11,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hsm_core.remote import starts
@@ -101,13 +101,27 @@ def begun(path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def call_off(marks: str) -> None:
+    """Have all starts of an element end that still live somewhere; what can't be told so can't be reached.
+
+    `marks`: the path of its marks, up to the number of the start.
+    """
+    for mark in _begun(marks):
+        with contextlib.suppress(OSError):
+            starts.call_off(mark)
+
+
+def _begun(marks: str) -> list[str]:
+    return glob.glob(f"{glob.escape(marks)}.*.begun")
+
+
 def left(record: str, marks: str, log: str | None) -> dict[str, Any]:
     """What an element has left: its `record`, or what is `wrong` with that; whether it has `begun`, by its marks.
 
-    `marks`: what their paths begin with. Of one that does not say why it ended also the end of its job's output
-    (`said`), if there is one. Raises OSError.
+    Of one that does not say why it ended also the end of its job's output (`said`), if there is one. Raises OSError.
     """
-    found: dict[str, Any] = {"record": None, "wrong": "", "begun": bool(_begun(marks)), "said": None}
+    found: dict[str, Any] = {"record": None, "wrong": "", "begun": False, "said": None}
+    found["begun"] = os.path.exists(f"{marks}.0.begun") or bool(_begun(marks))
     try:
         found["record"] = read(record)
     except FileNotFoundError:
@@ -118,22 +132,6 @@ def left(record: str, marks: str, log: str | None) -> dict[str, Any]:
     if log is not None and (told is None or (isinstance(told, dict) and told.get("cause") == "cancelled")):
         found["said"] = _end_of(log)
     return found
-
-
-def call_off(marks: str) -> None:
-    """Have all starts of an element end that still live somewhere; what can't be told so can't be reached."""
-    for mark in _begun(marks):
-        with contextlib.suppress(OSError):
-            starts.call_off(mark)
-
-
-def _begun(marks: str) -> list[str]:
-    return glob.glob(f"{glob.escape(marks)}.*.begun")
-
-
-def exist(paths: Sequence[str]) -> list[bool]:
-    """Whether there are these files."""
-    return [os.path.exists(path) for path in paths]
 
 
 def _end_of(path: str) -> str | None:

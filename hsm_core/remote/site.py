@@ -7,6 +7,7 @@ of its standard input is a list of calls, `[name, arguments]`, and each of them 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pwd
@@ -64,8 +65,12 @@ def run(argv: Sequence[str], changes: Mapping[str, str | None], timeout: float) 
     Raises OSError where it can't be started.
     """
     environ = {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
-    done = commands.run(argv, timeout, environ)
-    return {"code": done.code, "out": done.out, "err": done.err}
+    return dataclasses.asdict(commands.run(argv, timeout, environ))
+
+
+def absent(paths: Sequence[str]) -> list[str]:
+    """Those of which nothing is there."""
+    return [path for path in paths if not os.path.lexists(path)]
 
 
 def put(path: str, text: str) -> None:
@@ -75,7 +80,7 @@ def put(path: str, text: str) -> None:
 
 
 _CALLS: Mapping[str, Callable[..., Any]] = {
-    **{call.__name__: call for call in (facts, missing, run, put)},
+    **{call.__name__: call for call in (facts, missing, run, put, absent)},
     **{call.__name__: call for call in (batch.write, batch.submitted, batch.void, batch.remove)},
-    **{call.__name__: call for call in (batch.find, batch.news, batch.begun, batch.left, batch.call_off, batch.exist)},
+    **{call.__name__: call for call in (batch.find, batch.news, batch.begun, batch.left, batch.call_off)},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Collection, Mapping
 
@@ -65,7 +66,7 @@ class StubScheduler:
         return f"{job}_{index}"
 
     def log(self, batch: Batch, index: int) -> str:
-        return f"{batch.folder}/{index}.err"
+        return os.path.join(batch.folder, f"{index}.err")
 
     def cancel(self, elements: Collection[str]) -> None:
         for name in elements:

@@ -117,7 +117,7 @@ def test_what_elements_left(site: Site, tmp_path: Path) -> None:
     put(f"{folder}/done.json", {"status": "completed"})
     put(f"{folder}/ended.json", {"cause": "cancelled"})
     (tmp_path / "damaged.json").write_text("{")
-    (tmp_path / "ended.1.begun").touch()
+    (tmp_path / "ended.0.begun").touch()
     (tmp_path / "log").write_bytes(b"x" * 5000 + b"the end\xff")
     asked = [(f"{folder}/{name}.json", f"{folder}/{name}", f"{folder}/log") for name in ("done", "ended", "none")]
     done, ended, none = site.left(asked)

@@ -13,7 +13,7 @@ from hsm_core.events import AttemptFinished, Note, SourceDown, SourceUp
 from hsm_core.exceptions import Unavailable
 from hsm_core.sources.hpc import source as sources
 from hsm_core.sources.hpc.scheduler import Full, Job
-from hsm_core.sources.hpc.site import Here
+from hsm_core.sources.hpc.site import Site
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.task import Cause
 from hsm_core.testing import Bench, alive, wait_until
@@ -98,15 +98,14 @@ def test_that_no_more_jobs_are_taken_is_told_once(bench: Bench, scheduler: StubS
 
 def test_nobody_waits_for_a_slow_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     looks, goes_on = threading.Event(), threading.Event()
-    news = Here.news
+    news = Site.news
 
-    def slow(site: Here, known: Mapping[str, int]) -> dict[str, list[str]]:
-        if known:
-            looks.set()
-            goes_on.wait()
+    def slow(site: Site, known: Mapping[str, int]) -> dict[str, list[str]]:
+        looks.set()
+        goes_on.wait()
         return news(site, known)
 
-    monkeypatch.setattr(Here, "news", slow)
+    monkeypatch.setattr(Site, "news", slow)
     attempt, other = bench.attempt(0, "do=hang", "stubborn=false"), bench.attempt(1, "do=hang", "stubborn=false")
     bench.source.submit([attempt])
     looks.wait()

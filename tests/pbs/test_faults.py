@@ -126,8 +126,9 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
 ) -> None:
     job = executor.submit(sleep)
     wait_for(job, Phase.RUNNING)
-    quick = functools.partial(command.run, deadline=0.3)
-    monkeypatch.setattr(command, "ask", functools.partial(command.ask, call=quick))
+    monkeypatch.setattr(
+        command, "ask", functools.partial(command.ask, run=functools.partial(command.run, deadline=0.3))
+    )
     with stand_in.frozen():
         assert phase(job) is Phase.RUNNING
 

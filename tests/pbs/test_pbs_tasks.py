@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptStarted, SourceDown, SourceUp
 from hsm_core.pbs import text
+from hsm_core.remote.batch import find
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.task import Cause
 from hsm_core.testing import Bench, alive
@@ -34,12 +34,6 @@ def make_bench(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         bench.source.stop(10.0)
 
 
-def job_of(bench: Bench) -> str:
-    """PBS's id of the only job."""
-    (folder,) = (bench.directory / ".hsm" / "hpc" / "cluster").iterdir()
-    return str(json.loads((folder / "job").read_text())["id"])
-
-
 def test_a_task_that_is_preempted_goes_on_from_its_checkpoint(
     stand_in: StandIn, make_bench: Callable[..., Bench]
 ) -> None:
@@ -47,7 +41,8 @@ def test_a_task_that_is_preempted_goes_on_from_its_checkpoint(
     attempt = bench.attempt(0, "do=save")
     bench.source.submit([attempt])
     bench.wait_for_file(bench.output(0, "checkpoint"))  # half the limit before it
-    stand_in.set(preempt=text.element(job_of(bench)))
+    (batch,) = find(str(bench.directory / ".hsm" / "hpc" / "cluster"), str(bench.records))
+    stand_in.set(preempt=text.element(batch["job"]))
     finished = bench.finished(attempt)
     assert (finished.outcome.completed, finished.outcome.return_value) == (True, "half of it")
     assert bench.output(0, "starts").read_text() == "11"
@@ -77,6 +72,7 @@ def test_a_job_that_somebody_deletes(stand_in: StandIn, make_bench: Callable[...
     attempt = bench.attempt(0, "do=hang", "stubborn=false")
     bench.source.submit([attempt])
     bench.started(attempt)
-    assert stand_in.run("qdel", job_of(bench)).returncode == 0
+    (batch,) = find(str(bench.directory / ".hsm" / "hpc" / "cluster"), str(bench.records))
+    assert stand_in.run("qdel", batch["job"]).returncode == 0
     outcome = bench.finished(attempt).outcome
     assert (outcome.cause, "was cancelled in the scheduler" in outcome.message) == (Cause.CANCELLED, True)

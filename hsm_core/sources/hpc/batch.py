@@ -7,8 +7,9 @@ job too, so that a launcher that comes later finds the job whatever happened to 
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hsm_core.sources.hpc.resources import Resources, restored
@@ -34,7 +35,7 @@ class Batch:
         return os.path.basename(self.folder)
 
     def marks(self, attempt: str) -> str:
-        """What the paths of an element's marks begin with; a number follows, of one of its starts, and what it is."""
+        """The path of the marks of an element, up to the number of its start."""
         return os.path.join(self.folder, attempt)
 
 
@@ -46,3 +47,21 @@ def new(top: str, attempts: Sequence[str], resources: Resources) -> Batch:
 def earlier(found: Found) -> Batch:
     """One that an earlier launcher has written. Raises msgspec.ValidationError where nobody can have written that."""
     return Batch(found.folder, found.attempts, restored(found.resources), found.job)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """The name of a file by which an element tells that its attempt has started, or that it ends."""
+
+    attempt: str
+    start: int
+    """which start of the element made it"""
+    of_end: bool
+    name: str
+
+
+def signs(names: Iterable[str]) -> list[Sign]:
+    """Those among these names of files, in the order in which the files were made."""
+    found = [re.fullmatch(r"(.+)\.(\d{1,9})\.(started|ended)", name, re.ASCII) for name in names]
+    made = [Sign(m[1], int(m[2]), m[3] == "ended", m[0]) for m in found if m is not None]
+    return sorted(made, key=lambda sign: (sign.start, sign.of_end))

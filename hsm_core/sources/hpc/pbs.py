@@ -99,8 +99,8 @@ class Pbs:
 
     def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
         elements = [self.element(str(b.job), i) for b in batches for i in range(len(b.attempts))]
+        answer, self._dialect = command.ask(elements, self._dialect, self._run)
         try:
-            answer, self._dialect = command.ask(elements, self._dialect, self._run)
             told = status.read(answer, self._dialect)
         except PbsError as e:
             raise Unavailable(str(e)) from e

@@ -14,8 +14,6 @@ from typing import Any
 
 from hsm_core.config import SourceConfig
 from hsm_core.sources.base import Post, SweepContext
-from hsm_core.sources.hpc.batch import Batch
-from hsm_core.sources.hpc.scheduler import Job
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.task import Attempt, Task, task_index
@@ -40,7 +38,8 @@ class PilotJobs(HpcSource):
     program = "pilot"
 
     def __init__(self, name: str, config: SourceConfig, slots: int, each: int) -> None:
-        super().__init__(name, config, slots)
+        # What ran in a pilot that ends goes to others.
+        super().__init__(name, replace(config, requeue=False, signal_delay=0), slots)
         self._each = each
         self._numbers = itertools.count()
         self._folders: Mapping[str, Path] = {}
@@ -48,13 +47,6 @@ class PilotJobs(HpcSource):
 
     def _due(self, alike: Sequence[Attempt], quiet: float, held: float) -> bool:
         return True  # all that are wanted come at once
-
-    @property
-    def _requeue(self) -> bool:
-        return False  # what ran in a pilot that ends goes to others
-
-    def _job(self, made: Batch) -> Job:
-        return replace(super()._job(made), signal_delay=0)
 
     @property
     def _records(self) -> str:

@@ -126,6 +126,14 @@ class Site(ABC):
         """Remove the folder of a batch."""
         self._value("remove", {"folder": folder}, None)
 
+    def call_off(self, elements: Iterable[str]) -> None:
+        """Have the starts of elements end that still live; of each the path of its marks."""
+        self._values([("call_off", {"marks": marks}) for marks in elements], None)
+
+    def absent(self, paths: Sequence[str]) -> list[str]:
+        """Those of which nothing is there."""
+        return self._value("absent", {"paths": paths}, list[str]) if paths else []
+
     def find(self, top: str, records: str) -> list[Found]:
         """The batches that are there. Raises OSError."""
         return self._value("find", {"top": top, "records": records}, list[Found])
@@ -142,14 +150,6 @@ class Site(ABC):
         """What elements have left: of each the paths of its record, its marks and its job's output. Raises OSError."""
         asked = [("left", {"record": record, "marks": marks, "log": log}) for record, marks, log in elements]
         return self._values(asked, Left)
-
-    def call_off(self, marks: str) -> None:
-        """Have an element end that may still live somewhere. Raises OSError."""
-        self._value("call_off", {"marks": marks}, None)
-
-    def exist(self, paths: Sequence[str]) -> list[bool]:
-        """Whether there are these files."""
-        return self._value("exist", {"paths": paths}, list[bool]) if paths else []
 
     def _value(self, name: str, arguments: Mapping[str, Any], kind: type[T] | None, patience: float = ANSWER) -> T:
         value: T = self._values([(name, arguments)], kind, patience)[0]

@@ -47,14 +47,14 @@ class Slurm:
     def submit(self, job: Job) -> str:
         script = os.path.join(job.folder, "job.sh")
         self._site.put(script, self._script(job))
-        self.calls += 1
         environ = text.submission_environment(self._site.environ, job.resources)
+        self.calls += 1
         done = self._site.run(["sbatch", script], environ, scheduler.PATIENCE)
         found = text.parse_submitted(done.out) if done.code == 0 else None
         if found is not None:
             return found
         words = refusal_words(done.err) or f"sbatch did not answer within {scheduler.PATIENCE:g} s"
-        refusal = submission_refused(done.code or (None if done.code is None else -1), done.err)
+        refusal = submission_refused(-1 if done.code == 0 else done.code, done.err)
         raise _ERRORS.get(refusal, Unavailable)(f"sbatch: {words}")
 
     def _script(self, job: Job) -> str:
@@ -91,21 +91,16 @@ class Slurm:
     def states(self, batches: Collection[Batch], ended: Collection[str]) -> Mapping[str, JobState]:
         names = {str(batch.job): batch.token for batch in batches}
         queue = text.parse_queue(self._asked(text.queue_command(names)), names)
-        elements = {self.element(str(b.job), i) for b in batches for i in range(len(b.attempts))}
+        elements = {self.element(str(b.job), i): self.log(b, i) for b in batches for i in range(len(b.attempts))}
         missing = [e for e in elements if e not in queue and e in ended]
         accounting: Mapping[str, JobState] = {}
         if missing and self._config.accounting:
             with contextlib.suppress(Unavailable):  # it may be away for days, and files tell nearly all of it
                 accounting = text.parse_accounting(self._asked(text.accounting_command(missing)), names)
-        return settled(elements, queue, {**accounting, **self._dropped(batches, {**accounting, **queue})})
-
-    def _dropped(self, batches: Collection[Batch], told: Mapping[str, JobState]) -> Mapping[str, JobState]:
-        """Those that were cancelled while they waited."""
-        logs = {self.element(str(b.job), i): self.log(b, i) for b in batches for i in range(len(b.attempts))}
-        found = dropped([element for element in logs if element not in told], told)
         # What has started has its output there, which Slurm makes before anything else.
-        ran = self._site.exist([logs[element] for element in found])
-        return {element: state for (element, state), there in zip(found.items(), ran, strict=True) if not there}
+        unknown = {elements[e]: e for e in elements if e not in queue and e not in accounting}
+        waited = [unknown[path] for path in self._site.absent(list(unknown))]
+        return settled(elements, queue, {**accounting, **dropped(waited, {**accounting, **queue})})
 
     def element(self, job: str, index: int) -> str:
         return f"{job}_{index}"

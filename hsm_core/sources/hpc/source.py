@@ -20,7 +20,7 @@ from hsm_core.config import HsmConfig, SourceConfig
 from hsm_core.crashpoint import crashpoint
 from hsm_core.events import Note, SourceDown, SourceUp
 from hsm_core.exceptions import HsmError, Rejected, SourceError, Unavailable
-from hsm_core.preamble import preamble, words
+from hsm_core.preamble import for_job
 from hsm_core.records import settle
 from hsm_core.sources import environment
 from hsm_core.sources.base import CommandResult, Post, Source, SweepContext
@@ -66,12 +66,10 @@ class HpcSource(Source):
         """guards the attempts that wait, and those that are watched"""
         self._left: list[Attempt] = []
         """attempts of an earlier launcher that are to be looked for"""
-        self._unsure: list[Batch] = []
-        """batches of which nobody knows whether they were submitted"""
         self._poll_at = 0.0
-        self._down = False
         self._full = ""
         """why no more jobs were taken when that was last said; empty: they are"""
+        self._down = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -98,24 +96,24 @@ class HpcSource(Source):
         except HsmError as e:
             self._home.part(ended=False)
             raise SourceError(self._about(e)) from e
-        self._allowance = Allowance(lambda: self._scheduler.calls)
-        self._overview = Overview(self.name, post)
         self._top = os.path.join(directory, ".hsm", "hpc", self.name)
         given, warnings = environment.given(self.config)
         for told in warnings:
             post(Note("WARNING", told, source=self.name))
+        self._allowance = Allowance(lambda: self._scheduler.calls)
+        self._overview = Overview(self.name, post)
         self._variables = {**given, "HSM_SWEEP_ID": sweep.id, "HSM_SWEEP_DIR": directory}
         self._needs = Needs(of_source(self.config), self._scheduler.system, self._composed_from)
         self._waiting = Waiting(self._needs)
-        watched = (self.name, self._records, self._home, self._scheduler, post, self._changed)
-        self._watch = Watch(*watched, requeue=self._requeue)
+        parts = (self._home, self._scheduler, post, self._changed)
+        self._watch = Watch(self.name, self._records, *parts, requeue=self.config.requeue)
         self._thread = threading.Thread(target=self._serve, name=f"hsm-{self.name}", daemon=True)
         self._thread.start()
 
-    def _about(self, error: Exception) -> str:
-        """An error with the source's name before it, and its address, once."""
+    def _about(self, what: object) -> str:
+        """An error, or words on one, with the source's name and its address before it, once."""
         where = self._home.where
-        return f"{where}: {str(error).removeprefix(f'{where}: ')}"
+        return f"{where}: {str(what).removeprefix(f'{where}: ')}"
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
         self._home.submit(attempts, self._have_wait)
@@ -197,31 +195,29 @@ class HpcSource(Source):
                 self._work_out(coming)
                 if (made := self._next_batch()) is not None:
                     self._hand_in(*made)
-                if not self._down or time.monotonic() >= self._poll_at:
-                    self._watch.withdraw()
+                self._withdraw()
                 self._ask()
             except (Unavailable, OSError) as e:
                 if self._closed:
                     return
                 coming = ()
-                self._is_down(self._about(e))
-                if isinstance(e, Lost):  # it comes back by itself; how things stand is asked then
-                    self._poll_at = 0.0
+                # One that is lost comes back by itself; how things stand is asked then.
+                self._poll_at = 0.0 if isinstance(e, Lost) else time.monotonic() + POLL
+                self._is_down(e)
             except SourceError as e:
                 self._give_up(self._about(e))
                 return
-            except Exception as e:  # unheard, its attempts would be waited for; given up, their jobs would go on
+            except Exception as e:  # unheard, the sweep would wait for this source for ever
                 log.exception("source %s: a fault of hsm", self.name)
-                self._is_down(f"{self._home.where}: a fault of hsm, it goes on after a while: {type(e).__name__}: {e}")
                 coming = ()
+                self._is_down(f"a fault of hsm, it goes on after a while: {type(e).__name__}: {e}")
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, POLL)
 
-    def _is_down(self, why: str) -> None:
-        self._poll_at = time.monotonic() + POLL
+    def _is_down(self, why: object) -> None:
         if not self._down:
             self._down = True
-            self._post(SourceDown(self.name, f"{why}. Its jobs go on there."))
+            self._post(SourceDown(self.name, f"{self._about(why)}. Its jobs go on there."))
 
     def _pause_until_next_look(self) -> float | None:
         """Seconds to wait if nothing happens here; None: as long as that is so. The caller has the lock."""
@@ -234,8 +230,7 @@ class HpcSource(Source):
         with self._changed:
             left, ours = [*self._left], {attempt.id for attempt in self._waiting.attempts} | self._watch.elements.keys()
         if left:
-            adopted = self._watch.adopt([attempt for attempt in left if attempt.id not in ours], self._top)
-            self._unsure += [batch for batch in adopted if batch.job is None and batch not in self._unsure]
+            self._watch.adopt([attempt for attempt in left if attempt.id not in ours], self._top)
             self._poll_at = 0.0
             with self._changed:
                 del self._left[: len(left)]
@@ -266,11 +261,11 @@ class HpcSource(Source):
             if self._needs.unknown(self._waiting.attempts):
                 return None
             attempts = self._waiting.next(self._scheduler.largest_array(), self._due)
-            overdue = bool(self._watch.elements) and time.monotonic() >= self._poll_at + POLL  # questions first then
+            overdue = bool(self._watch.elements) and time.monotonic() >= self._poll_at + POLL  # it comes first
             if not attempts or not self._allowance.free(2 if overdue else 1):
                 return None
             made = batches.new(self._top, [attempt.id for attempt in attempts], self._needs.of(attempts[0]))
-            for attempt in self._waiting.drop(set(made.attempts)):
+            for attempt in self._waiting.take(set(made.attempts)):
                 self._watch.take(attempt, made)
             return made, attempts
 
@@ -286,19 +281,16 @@ class HpcSource(Source):
             for attempt in attempts:
                 self._watch.finish(attempt, Outcome.failed(Cause.REJECTED, self._about(e)))
             return
-        except (Lost, Unsure):
-            self._unsure.append(made)
-            raise
-        except (Unavailable, OSError) as e:
-            self._take_back(made, attempts, e)
-            return
-        except Exception:  # whatever it was: the job may be there
-            self._unsure.append(made)
+        except Exception as e:
+            if isinstance(e, (Unavailable, OSError)) and not isinstance(e, (Lost, Unsure)):
+                self._take_back(made, attempts, e)
+                return
+            self._watch.unsure.append(made)  # whatever it was: the job may be there
             raise
         crashpoint("array_submitted")
         self._waiting.taken()
         self._full = ""
-        if all(element.batch is made for element in self._watch.elements.values()):
+        if self._watch.is_alone(made):
             self._poll_at = time.monotonic() + POLL
         self._site.submitted(made.folder, made.job)
         self._up()
@@ -307,10 +299,6 @@ class HpcSource(Source):
         """Whether these, which ask for the same, go out now; the caller has the lock."""
         pending = self._watch.pending(self._needs.of(alike[0]))
         return due(len(alike), self._scheduler.largest_array(), pending, quiet, held)
-
-    @property
-    def _requeue(self) -> bool:
-        return self.config.requeue
 
     @property
     def _records(self) -> str:
@@ -327,22 +315,21 @@ class HpcSource(Source):
             "payload": os.path.join(self._home.directory, ".hsm", self._sweep.payload.name),
             "records": self._records,
             "manifests": not self.shares_files,
-            "requeue": self._requeue,
+            "requeue": self.config.requeue,
             "variables": self._variables,
         }
 
     def _job(self, made: Batch) -> Job:
-        lead = preamble(self.config, lambda problem: words(problem, self.config) or problem)
         return Job(
             token=made.token,
             folder=made.folder,
             command=[*self._home.interpreter, self.program, made.folder],
-            lead=["hsm_problem() { printf '%s\\n' \"$1\" >&2; exit 1; }", *lead],
+            lead=for_job(self.config),
             count=len(made.attempts),
             resources=made.resources,
             # Once it was met, the scheduler may have forgotten the jobs that it names.
             dependency=None if self._watch.any_started else self._sweep.config.dependency,
-            requeue=self._requeue,
+            requeue=self.config.requeue,
             signal_delay=self.config.signal_delay,
         )
 
@@ -351,7 +338,7 @@ class HpcSource(Source):
         try:
             self._site.remove(made.folder)
         except Lost:  # it is there still, and a later launcher would find it
-            self._unsure.append(made)
+            self._watch.unsure.append(made)
             raise
         with self._changed:
             for attempt in attempts:
@@ -374,6 +361,20 @@ class HpcSource(Source):
             self._down = False
             self._post(SourceUp(self.name))
 
+    def _withdraw(self) -> None:
+        """Have the scheduler end what is to be cancelled, as far as it has that."""
+        if self._down and time.monotonic() < self._poll_at:
+            return
+        with self._changed:
+            self._watch.unwanted &= self._watch.elements.keys()
+            unwanted = [self._watch.elements[attempt_id] for attempt_id in self._watch.unwanted]
+        named = [element for element in unwanted if element.batch.job is not None]
+        if named:
+            self._scheduler.cancel([self._watch.name(element) for element in named])
+            self._watch.curious = True
+        with self._changed:
+            self._watch.unwanted -= {element.attempt.id for element in named}
+
     def _ask(self) -> None:
         """Ask the scheduler how things stand, if it is time for that."""
         if self._watch.curious:
@@ -384,9 +385,7 @@ class HpcSource(Source):
         if not asked or time.monotonic() < self._poll_at or not self._allowance.free():
             return
         self._poll_at = time.monotonic() + POLL
-        for batch in [*self._unsure]:
-            self._watch.look_for(batch)
-            self._unsure.remove(batch)
+        self._watch.look_for_unsure()
         named = self._watch.submitted()
         if named:
             gone = [self._watch.name(e) for e in named if e.started or e.ended or e.gone_since is not None]

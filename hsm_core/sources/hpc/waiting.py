@@ -1,4 +1,4 @@
-"""Attempts that wait to go out in a batch: until what they ask for is known, and no more come with it for a moment."""
+"""Attempts that wait to go out in a batch: until what they ask for is known, and it is time for one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Waiting:
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
         self.attempts: list[Attempt] = []
-        self._first_at = self._last_at = self._not_before = 0.0
+        self._held_since = self._came_at = self._not_before = 0.0
         """when the first and the last of them came, and when the next batch may go out after one that did not"""
         self._pause = FIRST_PAUSE
 
     def add(self, attempts: Iterable[Attempt]) -> None:
-        self._last_at = time.monotonic()
-        self._first_at = self._first_at if self.attempts else self._last_at
+        self._came_at = time.monotonic()
+        self._held_since = self._held_since if self.attempts else self._came_at
         self.attempts += attempts
 
     def drop(self, ids: Collection[str]) -> list[Attempt]:
@@ -34,16 +34,22 @@ class Waiting:
         return dropped
 
     def next(self, most: int, due: Callable[[Sequence[Attempt], float, float], bool]) -> list[Attempt]:
-        """Those that go out in a batch now, which have at most so many; they wait until they are dropped.
+        """Those that go out in a batch now, at most so many; they wait until they are taken.
 
-        `due` says it of attempts that ask for the same, by the seconds since the last one came, and since the first.
-        What they all ask for must be known.
+        `due` says whether some that ask for the same are to go out, given the seconds since the last attempt came, and
+        since the first. What all of them ask for must be known.
         """
         now = time.monotonic()
         if now < self._not_before:
             return []
-        quiet, held = now - self._last_at, now - self._first_at
-        return next((g for g in self._needs.groups(self.attempts) if due(g, quiet, held)), [])[:most]
+        quiet, held = now - self._came_at, now - self._held_since
+        ripe = (group for group in self._needs.groups(self.attempts) if due(group, quiet, held))
+        return next(ripe, [])[:most]
+
+    def take(self, ids: Collection[str]) -> list[Attempt]:
+        """Those with these ids, which go out; the others wait anew."""
+        self._held_since = time.monotonic()
+        return self.drop(ids)
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
         """Those of a batch that was not taken; the next one goes out after a pause."""
@@ -54,4 +60,3 @@ class Waiting:
     def taken(self) -> None:
         """A batch was taken."""
         self._pause = FIRST_PAUSE
-        self._first_at = time.monotonic()

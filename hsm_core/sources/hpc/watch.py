@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 import threading
 import time
 from collections import Counter
@@ -19,7 +19,7 @@ from hsm_core.records import record_path
 from hsm_core.remote import starts
 from hsm_core.sources.base import Post
 from hsm_core.sources.hpc import batch as batches
-from hsm_core.sources.hpc.batch import Batch
+from hsm_core.sources.hpc.batch import Batch, Sign
 from hsm_core.sources.hpc.home import Home
 from hsm_core.sources.hpc.resources import Resources
 from hsm_core.sources.hpc.scheduler import Scheduler
@@ -54,24 +54,10 @@ class Element:
     """when its job was first found to have ended"""
     hopeless_since: float | None = None
     """when it was first found to wait for what will not come"""
-    called_off_at: float | None = None
-    """since when it is to end, wherever it still runs"""
     memory: float | None = None
     """MiB that the scheduler gave it by its own word"""
-
-
-@dataclass(frozen=True)
-class _News:
-    """A mark that was not heard of."""
-
-    element: Element
-    start: int
-    """which start of the element made it"""
-    of_end: bool
-
-    @property
-    def path(self) -> str:
-        return f"{self.element.batch.marks(self.element.attempt.id)}.{self.start}.started"
+    called_off_at: float | None = None
+    """since when it is to end, wherever it still runs"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +111,8 @@ class Watch:
         """attempts whose jobs would never start, and why"""
         self.unwanted: set[str] = set()
         """attempts whose jobs the scheduler is still to be told to end"""
+        self.unsure: list[Batch] = []
+        """batches of which nobody knows whether they were submitted"""
         self.any_started = False
         self.curious = False
         """whether the scheduler is to be asked soon"""
@@ -143,8 +131,8 @@ class Watch:
             self.elements[attempt.id] = Element(attempt, live, live.attempts.index(attempt.id))
             return live
 
-    def adopt(self, attempts: Sequence[Attempt], top: str) -> list[Batch]:
-        """Watch attempts that went out in batches below `top`, which are returned; say how the others have ended."""
+    def adopt(self, attempts: Sequence[Attempt], top: str) -> None:
+        """Watch attempts that went out in batches below `top`; say how the others have ended."""
         found = self._site.find(top, self._records)
         batch_of = {attempt_id: batches.earlier(one) for one in found for attempt_id in one.attempts}
         adopted = [self.take(attempt, batch_of[attempt.id]) for attempt in attempts if attempt.id in batch_of]
@@ -152,10 +140,16 @@ class Watch:
         for one in found:
             if one.settled and not self.elements.keys() & set(one.attempts):
                 self._site.remove(one.folder)  # nobody was there when its last attempt ended
-        return list({batch.token: batch for batch in adopted}.values())
+        new = {batch.token: batch for batch in adopted if batch.job is None and batch not in self.unsure}
+        self.unsure += new.values()
 
-    def look_for(self, batch: Batch) -> None:
-        """Find out whether a batch was submitted; if it was not, it never will be. Raises OSError and Unavailable."""
+    def look_for_unsure(self) -> None:
+        """Find out whether batches were submitted; one that was not never will be. Raises OSError and Unavailable."""
+        while self.unsure:
+            self._look_for(self.unsure[0])
+            del self.unsure[0]
+
+    def _look_for(self, batch: Batch) -> None:
         batch.job = self._scheduler.find(batch.token)
         if batch.job is not None:
             self._site.submitted(batch.folder, batch.job)
@@ -163,18 +157,6 @@ class Watch:
         self._site.void(batch.folder)  # it may still be on its way to the scheduler
         never = [e.attempt for e in self.elements.values() if e.batch is batch and not e.started]
         self.settle(never, "it was never submitted")
-
-    def withdraw(self) -> None:
-        """Have the scheduler end what is to be cancelled, as far as it has that. Raises Unavailable."""
-        with self._changed:
-            self.unwanted &= self.elements.keys()
-            unwanted = [self.elements[attempt_id] for attempt_id in self.unwanted]
-        named = [element for element in unwanted if element.batch.job is not None]
-        if named:
-            self._scheduler.cancel([self.name(element) for element in named])
-            self.curious = True
-        with self._changed:
-            self.unwanted -= {element.attempt.id for element in named}
 
     def drop(self, attempt_id: str) -> Batch | None:
         """Watch an attempt no more; its batch is returned where that was the last one of it."""
@@ -200,6 +182,10 @@ class Watch:
         waits = [e for e in self.elements.values() if not (e.started or e.ended)]
         return sum(element.batch.resources == resources for element in waits)
 
+    def is_alone(self, batch: Batch) -> bool:
+        """Whether there are no elements but those of this batch."""
+        return self._batches.keys() == {batch.token}
+
     def submitted(self) -> list[Element]:
         """Those that the scheduler has, or had."""
         return [element for element in self.elements.values() if element.batch.job is not None]
@@ -208,31 +194,28 @@ class Watch:
         """Hear of what elements have left in their batches' folders. Raises OSError, and what sites raise."""
         known = {b.folder: self._known.setdefault(token, set()) for token, b in self._batches.items()}
         found = self._site.news({folder: len(names) for folder, names in known.items()})
-        fresh = [(folder, name) for folder in known for name in sorted({*found.get(folder, ())} - known[folder])]
-        told = [self._news(folder, name) for folder, name in fresh]
-        news = sorted((one for one in told if one is not None), key=lambda one: (one.start, one.of_end))
-        paths = [one.path for one in news if not one.of_end]
-        marks = dict(zip(paths, self._site.begun(paths), strict=True))
-        seen = self.look([one.element for one in news if one.of_end])
-        for folder, name in fresh:
-            known[folder].add(name)
-        for one in news:
-            if one.start < one.element.start or one.element.attempt.id not in self.elements:
+        fresh = {folder: batches.signs(set(found.get(folder, ())) - names) for folder, names in known.items()}
+        told = [(self._of_sign(folder, sign), sign) for folder in fresh for sign in fresh[folder]]
+        news = [(element, sign) for element, sign in told if element is not None]
+        begun = [(element, sign) for element, sign in news if not sign.of_end]
+        marks = self._site.begun([os.path.join(element.batch.folder, sign.name) for element, sign in begun])
+        said = {sign: mark for (_, sign), mark in zip(begun, marks, strict=True)}
+        seen = self.look(element for element, sign in news if sign.of_end)
+        for folder, names in found.items():
+            known[folder].update(names)
+        for element, sign in news:
+            if self.elements.get(sign.attempt) is not element or sign.start < element.start:
                 continue
-            one.element.start = one.start
-            if not one.of_end:
-                self._begun(one.element, marks[one.path])
+            element.start = sign.start
+            if sign.of_end:
+                self._left(element, seen[sign.attempt])
             else:
-                one.element.ended = True
-                self._left(one.element, seen[one.element.attempt.id])
+                self._begun(element, said[sign])
 
-    def _news(self, folder: str, name: str) -> _News | None:
-        """What a mark tells that is in the folder of its element's batch."""
-        found = re.fullmatch(r"(.+)\.(\d{1,9})\.(started|ended)", name, re.ASCII)
-        element = None if found is None else self.elements.get(found[1])
-        if found is None or element is None or element.batch.folder != folder:
-            return None
-        return _News(element, int(found[2]), found[3] == "ended")
+    def _of_sign(self, folder: str, sign: Sign) -> Element | None:
+        """The element that left this in its own batch's folder."""
+        element = self.elements.get(sign.attempt)
+        return element if element is not None and element.batch.folder == folder else None
 
     def _begun(self, element: Element, mark: Mark | None) -> None:
         if mark is None:
@@ -273,6 +256,7 @@ class Watch:
 
     def _left(self, element: Element, seen: Seen) -> None:
         """A process has ended: by itself, or because it was told to; why that was, the scheduler knows."""
+        element.ended = True
         if seen.outcome is not None and not self._unexplained(element, seen.outcome):
             self.finish(element.attempt, seen.outcome)
         elif seen.hint is not None and element.batch.job is not None and not self._requeue:
@@ -287,25 +271,49 @@ class Watch:
         """Judge those elements of which the scheduler has told. Raises OSError, and what sites raise."""
         told = [(e, states[name]) for e in self.submitted() if (name := self.name(e)) in states]
         seen = self.look(element for element, state in told if not state.phase.lives)
+        self._call_off([e for e, state in told if not state.phase.lives and seen[e.attempt.id].may_live(state)], seen)
         for element, state in told:
             if state.phase.lives:
                 element.gone_since = None
                 self._follow(element, state)
                 self._doubt(element, state)
             else:
-                self._call_off(element, state, seen[element.attempt.id])
                 self.judge(element, state, seen[element.attempt.id])
 
-    def _call_off(self, element: Element, state: JobState, seen: Seen) -> None:
-        """Have an element end that may still run where the scheduler does not see it, and left nothing for a while."""
-        silent = element.gone_since is not None and time.monotonic() - element.gone_since >= GRACE
-        if silent and seen.outcome is None and seen.may_live(state) and element.called_off_at is None:
-            self._site.call_off(element.batch.marks(element.attempt.id))
-            element.called_off_at = time.monotonic()
-
-    def _over(self, element: Element, state: JobState, seen: Seen) -> bool:
-        """Whether nothing can come any more of an element whose job is gone."""
+    def _call_off(self, elements: Iterable[Element], seen: Mapping[str, Seen]) -> None:
+        """Have those end that may still run where the scheduler does not see them, and left nothing for a while."""
         now = time.monotonic()
+        silent = [e for e in elements if e.gone_since is not None and now - e.gone_since >= GRACE]
+        silent = [e for e in silent if seen[e.attempt.id].outcome is None and e.called_off_at is None]
+        self._site.call_off([element.batch.marks(element.attempt.id) for element in silent])
+        for element in silent:
+            element.called_off_at = now
+
+    def judge(self, element: Element, state: JobState, seen: Seen) -> None:
+        """Settle an attempt whose job is gone: by its result, or after a while without one by that state."""
+        now = time.monotonic()
+        if seen.outcome is not None and not self._unexplained(element, seen.outcome):
+            self.finish(element.attempt, seen.outcome)
+            return
+        element.gone_since = element.gone_since or now
+        never_ran = state.phase is Phase.CANCELLED and not element.started and not seen.begun
+        if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
+            never_ran |= not seen.begun
+        if not never_ran and not element.ended and not self._over(element, state, seen, now):
+            self.curious = True
+            return
+        if element.attempt.id in self.given_up:
+            judged = Outcome.failed(Cause.REJECTED, self.given_up[element.attempt.id])
+        elif element.attempt.id in self.cancelled:
+            judged = Outcome.failed(Cause.CANCELLED, "ended before it was done")
+        else:
+            judged = verdict(state, seen.hint, seen.said, element.batch.resources)
+        if seen.outcome is not None:
+            judged = msgspec.structs.replace(seen.outcome, cause=judged.cause, message=judged.message)
+        self.finish(element.attempt, judged)
+
+    def _over(self, element: Element, state: JobState, seen: Seen, now: float) -> bool:
+        """Whether nothing can come any more of an element whose job is gone."""
         if element.gone_since is None or now - element.gone_since < GRACE:
             return False
         if not seen.may_live(state):
@@ -323,28 +331,6 @@ class Watch:
             task = element.attempt.task
             words = f"the scheduler has queued job {state.element} of {task.name} again; it goes on in its directory"
             self._post(Note("WARNING", words, source=self._source, task=task.index))
-
-    def judge(self, element: Element, state: JobState, seen: Seen) -> None:
-        """Settle an attempt whose job is gone: by its result, or after a while without one by that state."""
-        if seen.outcome is not None and not self._unexplained(element, seen.outcome):
-            self.finish(element.attempt, seen.outcome)
-            return
-        element.gone_since = element.gone_since or time.monotonic()
-        never_ran = state.phase is Phase.CANCELLED and not element.started and not seen.begun
-        if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
-            never_ran |= not seen.begun
-        if not never_ran and not element.ended and not self._over(element, state, seen):
-            self.curious = True
-            return
-        if element.attempt.id in self.given_up:
-            judged = Outcome.failed(Cause.REJECTED, self.given_up[element.attempt.id])
-        elif element.attempt.id in self.cancelled:
-            judged = Outcome.failed(Cause.CANCELLED, "ended before it was done")
-        else:
-            judged = verdict(state, seen.hint, seen.said, element.batch.resources)
-        if seen.outcome is not None:
-            judged = msgspec.structs.replace(seen.outcome, cause=judged.cause, message=judged.message)
-        self.finish(element.attempt, judged)
 
     def _doubt(self, element: Element, state: JobState) -> None:
         """Give up a job that pends for ever, once that is so for a while."""
