@@ -52,6 +52,8 @@ class Element:
     """whether its process has left a word that it ends"""
     gone_since: float | None = None
     """when its job was first found to have ended"""
+    last: JobState | None = None
+    """how its job had ended when the scheduler still knew"""
     hopeless_since: float | None = None
     """when it was first found to wait for what will not come"""
     memory: float | None = None
@@ -221,7 +223,7 @@ class Watch:
         if mark is None:
             return
         element.started = self.any_started = True
-        element.ended, element.gone_since = False, None
+        element.ended, element.gone_since, element.last = False, None, None
         a = element.attempt
         element.memory = mark.memory
         facts = (mark.host, mark.pid, self._home.began(a.id, mark), mark.gpus)
@@ -274,7 +276,7 @@ class Watch:
         self._call_off([e for e, state in told if not state.phase.lives and seen[e.attempt.id].may_live(state)], seen)
         for element, state in told:
             if state.phase.lives:
-                element.gone_since = None
+                element.gone_since = element.last = None
                 self._follow(element, state)
                 self._doubt(element, state)
             else:
@@ -296,6 +298,9 @@ class Watch:
             self.finish(element.attempt, seen.outcome)
             return
         element.gone_since = element.gone_since or now
+        if state.phase.ended:
+            element.last = state
+        state = element.last or state
         never_ran = state.phase is Phase.CANCELLED and not element.started and not seen.begun
         if element.attempt.id in self.given_up or element.attempt.id in self.cancelled:
             never_ran |= not seen.begun
