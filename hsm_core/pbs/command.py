@@ -32,14 +32,14 @@ def run(command: Sequence[str], deadline: float = DEADLINE) -> Answer:
 
 
 def ask(
-    elements: Collection[str], dialect: Dialect, run: Callable[[Sequence[str]], Answer] = run
+    elements: Collection[str], dialect: Dialect, call: Callable[[Sequence[str]], Answer] | None = None
 ) -> tuple[Answer, Dialect]:
     """Ask qstat about jobs, in ever simpler ways until one is understood; returns its answer, and which way it was.
 
-    Raises what `run` raises, which runs a command.
+    `call` runs a command; None: `run` does. Raises PbsError where there is no qstat, and what `call` raises.
     """
     while True:
-        answer = run(status.command(elements, dialect))
+        answer = (call or run)(status.command(elements, dialect))
         simpler = status.simpler(answer, dialect)
         if simpler is None:
             return answer, dialect

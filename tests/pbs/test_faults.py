@@ -127,7 +127,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     job = executor.submit(sleep)
     wait_for(job, Phase.RUNNING)
     monkeypatch.setattr(
-        command, "ask", functools.partial(command.ask, run=functools.partial(command.run, deadline=0.3))
+        command, "ask", functools.partial(command.ask, call=functools.partial(command.run, deadline=0.3))
     )
     with stand_in.frozen():
         assert phase(job) is Phase.RUNNING
