@@ -272,11 +272,11 @@ class SourceSuite(HostileTasks):
         assert bench.finished(beside).outcome.cause is Cause.CANCELLED
 
     def test_time_limit_of_a_task_that_ignores_sigterm(self, bench: Bench) -> None:
-        attempt = bench.attempt(0, "do=hang", "stubborn=true", timeout=2.0)
+        attempt = bench.attempt(0, "do=hang", "stubborn=true", timeout=4.0)
         bench.source.submit([attempt])
         finished = bench.finished(attempt)
         assert finished.outcome.cause is Cause.TIMEOUT
-        assert "time limit of 2 s" in finished.outcome.message
+        assert "time limit of 4 s" in finished.outcome.message
         bench.assert_ended(0, "pid", "child")
         assert bench.run(1, "do=return", "value=1").outcome.completed
 

@@ -153,7 +153,7 @@ class HpcSource(Source):
 
     def stop(self, timeout: float = 10.0) -> None:
         deadline = time.monotonic() + timeout
-        if self._thread is not None:
+        if self._thread is not None and not self._closed:
             with self._changed:
                 left = [*self._waiting.attempts, *(element.attempt for element in self._watch.elements.values())]
             self.cancel(left)
