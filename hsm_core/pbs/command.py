@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hsm_core.pbs import status
 from hsm_core.pbs.status import Dialect
@@ -15,13 +15,17 @@ DEADLINE = 90.0
 """seconds; a client that finds its privileged ports used up by earlier ones waits 60 for some"""
 
 
+def search_path(environ: Mapping[str, str]) -> str:
+    """Where PBS's commands are looked for: on PATH and, in a job, where its submitter had them."""
+    return os.pathsep.join(filter(None, (environ.get(name) for name in ("PATH", "PBS_O_PATH"))))
+
+
 def run(command: Sequence[str], deadline: float = DEADLINE) -> Answer:
     """Run a command of PBS; returns what it said. One that has not ended by its deadline is killed.
 
-    It is looked for on PATH and, in a job, where its submitter had it. Raises PbsError where it is not there.
+    It is looked for as `search_path` says. Raises PbsError where it is not there.
     """
-    path = os.pathsep.join(filter(None, (os.environ.get(name) for name in ("PATH", "PBS_O_PATH"))))
-    program = shutil.which(command[0], path=path)
+    program = shutil.which(command[0], path=search_path(os.environ))
     if program is None:
         raise PbsError(
             f"there is no {command[0]} on PATH; is PBS installed on this host, and its module loaded?",

@@ -133,6 +133,12 @@ class AgentSource(Source):
     def attach(self, attempts: Sequence[Attempt]) -> None:
         self._bury(attempts, "its agent is gone, and it left no result")
 
+    def _ask_for(self, attempts: Sequence[Attempt]) -> None:
+        """Have an agent with a door tell how these stand, which an earlier launcher may have given to it."""
+        with self._lock:
+            self._active.update((a.id, a) for a in attempts)
+        self._send({"do": "attach", "ids": [a.id for a in attempts]})
+
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         self._send({"do": "cancel", "ids": [a.id for a in attempts]})
 

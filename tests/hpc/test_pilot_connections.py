@@ -13,7 +13,7 @@ from hsm_core.sources.hpc import pilot_agent
 from hsm_core.sources.hpc.pilot_agent import PilotAgent
 from hsm_core.sources.hpc.pilot_jobs import Address, PilotJobs
 from hsm_core.sources.hpc.pilots import FAILURES, PilotSource
-from hsm_core.sources.ssh.line import RemoteLine
+from hsm_core.sources.remote_line import RemoteLine
 from hsm_core.task import Cause
 from hsm_core.testing import Bench, wait_until
 from tests.testbed import schedulers

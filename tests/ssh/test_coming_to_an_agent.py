@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hsm_core.exceptions import SourceError, Unavailable
-from hsm_core.sources.ssh.line import RemoteLine
+from hsm_core.sources.remote_line import RemoteLine
 from hsm_core.ssh import deploy
 from hsm_core.ssh.connection import Connection
 from hsm_core.ssh.program import Program

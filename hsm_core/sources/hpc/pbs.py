@@ -119,9 +119,7 @@ class Pbs:
 
     def _run(self, argv: Sequence[str]) -> Answer:
         self.calls += 1
-        environ = {**self._site.environ}
-        # A launcher that runs in a job finds them where its submitter did.
-        environ["PATH"] = os.pathsep.join(filter(None, (environ.get(name) for name in ("PATH", "PBS_O_PATH"))))
+        environ = {**self._site.environ, "PATH": command.search_path(self._site.environ)}
         done = self._site.run(argv, environ, scheduler.PATIENCE)
         return Answer(argv, done.code, done.out, done.err)
 

@@ -13,7 +13,7 @@ from hsm_core.exceptions import SourceError, Unavailable
 from hsm_core.remote import gate
 from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.hpc.pilot_jobs import Address
-from hsm_core.sources.ssh.line import RemoteLine
+from hsm_core.sources.remote_line import RemoteLine
 from hsm_core.task import Attempt
 
 CONNECT = 5.0
@@ -80,9 +80,7 @@ class PilotAgent(AgentSource):
         return self._useless
 
     def attach(self, attempts: Sequence[Attempt]) -> None:
-        with self._lock:
-            self._active.update((attempt.id, attempt) for attempt in attempts)
-        self._send({"do": "attach", "ids": [attempt.id for attempt in attempts]})
+        self._ask_for(attempts)
 
     def collect(self, attempts: Sequence[Attempt]) -> None:
         """The output directories are in the sweep directory from the start."""

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,7 @@ class _Sought:
     """An attempt of an earlier launcher."""
 
     attempt: Attempt
-    pilots: set[str] = field(default_factory=set)
+    pilots: set[str]
     """those that may have it, and have not denied it"""
 
 
@@ -113,12 +113,9 @@ class PilotSource(Source):
         with self._changed:
             waiting = {attempt.id for attempt in self._waiting}
             asked = [a for a in attempts if a.id not in waiting and a.id not in self._carriers]
-            for attempt in asked:
-                # One that has not started yet has never had a task.
-                known = {
-                    name for name, pilot in self._pilots.items() if pilot.agent or self._jobs.has_started(pilot.job)
-                }
-                self._sought[attempt.id] = _Sought(attempt, known)
+            # One that has not started yet has never had a task.
+            started = [name for name, p in self._pilots.items() if p.agent or self._jobs.has_started(p.job)]
+            self._sought.update((attempt.id, _Sought(attempt, set(started))) for attempt in asked)
             for pilot in self._pilots.values():
                 self._ask(pilot)
             self._settle_lost()

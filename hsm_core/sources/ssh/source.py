@@ -17,7 +17,7 @@ from hsm_core.sources.agent import AgentSource
 from hsm_core.sources.base import CommandResult, Health, Post, SweepContext
 from hsm_core.sources.local import THREAD_VARIABLES
 from hsm_core.sources.outpost import Outpost
-from hsm_core.sources.ssh.line import RemoteLine
+from hsm_core.sources.remote_line import RemoteLine
 from hsm_core.ssh.program import Program
 from hsm_core.task import Attempt, Cause, Outcome
 
@@ -152,9 +152,7 @@ class SshSource(AgentSource):
             self._left.extend(attempts)
             return
         self._check()
-        with self._lock:
-            self._active.update((a.id, a) for a in attempts)
-        self._send({"do": "attach", "ids": [a.id for a in attempts]})
+        self._ask_for(attempts)
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         self._check()
