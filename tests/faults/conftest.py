@@ -107,6 +107,13 @@ class Sweep:
         self.launcher.send_signal(signum)
         return self.launcher.wait(60)
 
+    def end_launchers(self) -> None:
+        """Kill those that still run, with all in their process groups."""
+        for launcher in self.launchers:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)
+                launcher.wait()
+
     def signal_group(self, signum: signal.Signals) -> None:
         """Signal the launcher's process group, as a terminal does."""
         assert self.launcher is not None
@@ -179,10 +186,7 @@ def _control() -> None:
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
     sweep = Sweep(tmp_path)
     yield sweep
-    for launcher in sweep.launchers:
-        if launcher.poll() is None:
-            os.killpg(launcher.pid, signal.SIGKILL)
-            launcher.wait()
+    sweep.end_launchers()
     owner = current(sweep.directory / ".hsm")
     if owner is not None and owner.alive and owner.pid != os.getpid():  # a detached one
         with contextlib.suppress(ProcessLookupError):

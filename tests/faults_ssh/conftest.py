@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -203,10 +202,7 @@ def make_far(tmp_path: Path, ssh_home: SshHome, far_python: Path) -> Iterator[Ma
 
     yield make
     for sweep in made:
-        for launcher in sweep.launchers:
-            if launcher.poll() is None:
-                os.killpg(launcher.pid, signal.SIGKILL)
-                launcher.wait()
+        sweep.end_launchers()
         sweep.wait_for_peace()
 
 

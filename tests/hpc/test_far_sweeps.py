@@ -5,7 +5,6 @@ Launchers die and go there, and the connection is lost; jobs never notice, and n
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,10 +42,7 @@ def make_far(
 
     yield make
     for sweep in made:
-        for launcher in sweep.launchers:
-            if launcher.poll() is None:
-                os.killpg(launcher.pid, signal.SIGKILL)
-                launcher.wait()
+        sweep.end_launchers()
     slurm.clear()
 
 

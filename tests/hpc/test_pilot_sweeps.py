@@ -58,10 +58,7 @@ def sweep(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     made = PilotSweep(tmp_path, slurm)
     yield made
-    for launcher in made.launchers:
-        if launcher.poll() is None:
-            launcher.kill()
-            launcher.wait()
+    made.end_launchers()
     slurm.clear()
 
 

@@ -5,47 +5,28 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, Note, SourceDown, SourceUp
 from hsm_core.sources.hpc import scheduler, watch
 from hsm_core.sources.hpc.source import HpcSource
 from hsm_core.task import Attempt, Cause
 from hsm_core.testing import Bench, alive, wait_until
-from tests.testbed import schedulers
+from tests.testbed.schedulers import MakeBench
 from tests.testbed.slurm import SlurmCluster
-
-MakeBench = Callable[..., Bench]
-
-
-@pytest.fixture(params=["without accounting", "with accounting"])
-def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    name = "slurm" if request.param == "without accounting" else "slurm_accounting"
-    found: SlurmCluster = request.getfixturevalue(name)
-    schedulers.use(found.environ, monkeypatch, grace=1.0)
-    yield found
-    found.clear()
 
 
 @pytest.fixture
-def make_bench(cluster: SlurmCluster, tmp_path: Path) -> Iterator[MakeBench]:
-    """Starts a source with these settings, on the cluster."""
-    made: list[Bench] = []
+def cluster(either_cluster: SlurmCluster) -> SlurmCluster:
+    return either_cluster
 
-    def make(slots: int = 4, **settings: object) -> Bench:
-        config = SourceConfig(type="hpc", **settings)  # type: ignore[arg-type]
-        bench = Bench(HpcSource("cluster", config, slots), tmp_path / str(len(made)))
-        made.append(bench)
-        bench.start()
-        return bench
 
-    yield make
-    for bench in made:
-        bench.source.stop(20.0)
+@pytest.fixture
+def make_bench(cluster: SlurmCluster, make_bench: MakeBench) -> MakeBench:
+    """On the cluster, which is cleared when all is stopped."""
+    return make_bench
 
 
 def hang(bench: Bench, index: int = 0, number: int = 1) -> Attempt:

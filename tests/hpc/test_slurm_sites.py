@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from hsm_core.config import SourceConfig
 from hsm_core.events import AttemptFinished, SourceDown, SourceQueue
 from hsm_core.remote import starts
 from hsm_core.sources.hpc import watch
@@ -19,9 +18,8 @@ from hsm_core.task import Attempt, Cause
 from hsm_core.testing import Bench, alive, wait_until
 from tests.testbed import schedulers
 from tests.testbed.call_log import before
+from tests.testbed.schedulers import MakeBench
 from tests.testbed.slurm import SlurmCluster
-
-MakeBench = Callable[..., Bench]
 
 
 @pytest.fixture
@@ -36,22 +34,6 @@ def accounting(slurm_accounting: SlurmCluster, monkeypatch: pytest.MonkeyPatch) 
     schedulers.use(slurm_accounting.environ, monkeypatch, grace=1.0)
     yield slurm_accounting
     slurm_accounting.clear()
-
-
-@pytest.fixture
-def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
-    made: list[Bench] = []
-
-    def make(**settings: object) -> Bench:
-        config = SourceConfig(type="hpc", **settings)  # type: ignore[arg-type]
-        bench = Bench(HpcSource("cluster", config, 4), tmp_path / f"bench_{len(made)}")
-        made.append(bench)
-        bench.start()
-        return bench
-
-    yield make
-    for bench in made:
-        bench.source.stop(20.0)
 
 
 def hang(bench: Bench) -> Attempt:

@@ -56,10 +56,7 @@ def sweep(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     made = ClusterSweep(tmp_path, slurm)
     yield made
-    for launcher in made.launchers:
-        if launcher.poll() is None:
-            launcher.kill()
-            launcher.wait()
+    made.end_launchers()
     slurm.clear()
 
 

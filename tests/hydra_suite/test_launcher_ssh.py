@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, LauncherTestSuite
 
-from tests.testbed.environment import make_environment
+from tests.hydra_suite.far_host import launcher_name, python, trusted_source
 from tests.testbed.fixtures import client_key
-from tests.testbed.sshd import ClientKey, SshHome, SshHost
+from tests.testbed.sshd import ClientKey, SshHost
 
-__all__ = ["client_key"]
+__all__ = ["client_key", "launcher_name", "python"]
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +22,9 @@ def host(client_key: ClientKey) -> Iterator[SshHost]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def python(host: SshHost) -> Path:
-    """An interpreter there, with what the suite's own task functions need."""
-    return make_environment(host.folder / "environment", "cloudpickle", "pytest")
-
-
-@pytest.fixture
-def launcher_name() -> str:
-    return "hsm"
-
-
 @pytest.fixture
 def overrides(host: SshHost, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    home = SshHome(tmp_path / "ssh_home")
-    home.trust(host)
-    monkeypatch.setenv("HOME", str(home.folder))
-    far = f"type:ssh,host:'{host.address}',port:{host.port},user:{host.user},ssh_key:'{host.key.path}',trusted:true"
-    return [f"+hydra.launcher.compute_sources={{far:{{{far},python:'{python}',max_parallel_tasks:2}}}}"]
+    return trusted_source("ssh", host, python, 2, tmp_path, monkeypatch)
 
 
 class TestOnSsh(LauncherTestSuite):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
+from hsm_core.config import SourceConfig
 from hsm_core.sources.hpc import allowance, source, waiting, watch
+from hsm_core.testing import Bench
 
 
 def use(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, grace: float = 0.5) -> None:
@@ -20,3 +24,23 @@ def use(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, grace: floa
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.5)
     monkeypatch.setattr(allowance, "GATHER", 0.05)
     monkeypatch.setattr(source, "TICK", 0.05)
+
+
+MakeBench = Callable[..., Bench]
+
+
+@contextlib.contextmanager
+def benches(folder: Path) -> Iterator[MakeBench]:
+    """Starts sources with the settings it is given, each with a bench in a folder of its own; all are stopped."""
+    made: list[Bench] = []
+
+    def make(slots: int = 4, **settings: object) -> Bench:
+        config = SourceConfig(type="hpc", **settings)  # type: ignore[arg-type]
+        bench = Bench(source.HpcSource("cluster", config, slots), folder / str(len(made)))
+        made.append(bench)
+        bench.start()
+        return bench
+
+    yield make
+    for bench in made:
+        bench.source.stop(20.0)
